@@ -1,0 +1,302 @@
+//! The spec of an app: what `deployd.toml` says, validated, with every default filled in.
+//!
+//! Only [`parse()`] makes one from TOML. A `Spec` also travels as JSON inside the release document, so
+//! its field names are part of a release's identity: add fields with a serde default that is skipped
+//! when it holds, never rename.
+
+mod parse;
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AppName, CheckName, ListenerName, ProcessName};
+
+pub use parse::{SpecError, SpecErrors, parse};
+pub use units::{parse_duration, parse_size, split_words};
+
+/// A span of time in whole milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// From whole seconds.
+    pub const fn from_secs(s: u64) -> Self {
+        Self(s * 1000)
+    }
+}
+
+impl From<Millis> for Duration {
+    fn from(m: Millis) -> Self {
+        Self::from_millis(m.0)
+    }
+}
+
+/// How an app runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The app's name.
+    pub app: AppName,
+    /// Plain environment of every process. `PORT` here is what a program that binds itself binds.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Process groups; at least one.
+    pub processes: BTreeMap<ProcessName, Process>,
+    /// Listeners; may be empty (a worker).
+    #[serde(default)]
+    pub listen: BTreeMap<ListenerName, Listener>,
+    /// Checks; may be empty: then an instance is good once it has stayed up for `min_healthy`.
+    #[serde(default)]
+    pub checks: BTreeMap<CheckName, Check>,
+    /// How releases replace one another.
+    pub deploy: Deploy,
+}
+
+/// A process group: one command, run `instances` times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// The command's words, unquoted; `exec[0]` is relative to the release root, absolute, or found in PATH.
+    pub exec: Vec<String>,
+    /// Copies that run at once, at least 1.
+    pub instances: u32,
+    /// Whether old and new may run at the same time. Always true for a process with a listener.
+    pub overlap: bool,
+    /// The signal that asks for an orderly end, by name: `SIGTERM`.
+    pub kill_signal: String,
+    /// How long a process without a listener may take to end before SIGKILL.
+    pub kill_timeout: Millis,
+    /// Memory limit of one instance, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Folders of the release that the app may write, private to the release, relative to its root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writable: Vec<String>,
+    /// Folders of the release that are kept over releases, relative to its root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
+    /// Ordering: processes of this app, or full systemd unit names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// Requirement and ordering: processes of this app, or full systemd unit names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
+}
+
+/// A listening socket that PID 1 owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Where clients connect.
+    pub address: Address,
+    /// How the program gets it.
+    pub handoff: Handoff,
+    /// The process that serves it.
+    pub process: ProcessName,
+}
+
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Address {
+    /// `:PORT`: one dual-stack socket on `[::]`.
+    Any {
+        /// TCP port.
+        port: u16,
+    },
+    /// `IP:PORT`.
+    Ip {
+        /// The address; `::` here means IPv6 only.
+        ip: IpAddr,
+        /// TCP port.
+        port: u16,
+    },
+    /// `/run/…`: a Unix stream socket. No groups, weights or steering.
+    Unix {
+        /// Absolute path.
+        path: String,
+    },
+}
+
+impl Address {
+    /// The TCP port, if there is one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Any { port } | Self::Ip { port, .. } => Some(*port),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// The value of `ListenStream=`.
+    pub fn listen_stream(&self) -> String {
+        match self {
+            Self::Any { port } => format!("[::]:{port}"),
+            Self::Ip { ip: IpAddr::V4(ip), port } => format!("{ip}:{port}"),
+            Self::Ip { ip: IpAddr::V6(ip), port } => format!("[{ip}]:{port}"),
+            Self::Unix { path } => path.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any { port } => write!(f, ":{port}"),
+            Self::Ip { .. } | Self::Unix { .. } => f.write_str(&self.listen_stream()),
+        }
+    }
+}
+
+/// How a program gets its listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Handoff {
+    /// Both of the next two: whichever the program uses.
+    Auto,
+    /// `LISTEN_FDS` and `LISTEN_FDNAMES`.
+    Activation,
+    /// `bind()` on the listed address becomes the passed socket (`LD_PRELOAD`).
+    Bind,
+    /// `{fd:NAME}` in `exec` becomes the descriptor's number.
+    Arg,
+    /// Descriptor 0.
+    Stdin,
+    /// A private port behind systemd-socket-proxyd; client addresses are lost.
+    Port,
+}
+
+/// A health check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What it does.
+    pub kind: CheckKind,
+    /// What it decides.
+    pub gate: Gate,
+    /// Time between tries.
+    pub interval: Millis,
+    /// Time one try may take.
+    pub timeout: Millis,
+    /// Time after a start in which failures do not count.
+    pub grace: Millis,
+    /// Failures in a row that make it failed.
+    pub failures: u32,
+}
+
+/// What a check does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum CheckKind {
+    /// An HTTP/1.1 request to the candidate on its real port.
+    Http {
+        /// The listener it goes to.
+        listener: ListenerName,
+        /// Path and query.
+        path: String,
+        /// Method.
+        method: String,
+        /// Extra headers.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// `Host:` header; default `localhost`.
+        host: String,
+        /// Statuses that pass, as inclusive ranges.
+        status: Vec<(u16, u16)>,
+        /// A JSON value the body must contain (objects: subset), as text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        json: Option<serde_json::Value>,
+    },
+    /// A connection that is accepted.
+    Tcp {
+        /// The listener it goes to.
+        listener: ListenerName,
+    },
+    /// A command of the release, run as the app, that exits 0. It gets `$DEPLOYD_CANDIDATE_URL`.
+    Exec {
+        /// The command's words.
+        command: Vec<String>,
+        /// The process whose environment and sandbox it runs in.
+        process: ProcessName,
+    },
+    /// `READY=1` to `$NOTIFY_SOCKET`: the unit is `Type=notify`.
+    Notify {
+        /// The process that notifies.
+        process: ProcessName,
+    },
+}
+
+/// What a check decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    /// Both: it must pass before traffic, and keep passing while the deployment is watched.
+    Both,
+    /// Only the switch: it must pass before the first public connection.
+    Traffic,
+    /// Only the deployment: its failures while watched roll back, it does not delay the switch.
+    Deploy,
+    /// Neither: it is only shown.
+    None,
+}
+
+impl Gate {
+    /// Must it pass before the switch?
+    pub fn before_traffic(self) -> bool {
+        matches!(self, Self::Both | Self::Traffic)
+    }
+    /// Does a failure after the switch roll back?
+    pub fn while_watched(self) -> bool {
+        matches!(self, Self::Both | Self::Deploy)
+    }
+}
+
+/// How releases replace one another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deploy {
+    /// Which way.
+    pub strategy: Strategy,
+    /// How long the candidate may take from start to passing its checks.
+    pub wait_timeout: Millis,
+    /// How long the old release may take to finish its connections.
+    pub drain_timeout: Drain,
+    /// How long it must stay healthy with all traffic before it is live.
+    pub min_healthy: Millis,
+    /// How long it is watched after that, ready to go back.
+    pub monitor: Millis,
+}
+
+/// Which way releases replace one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Start the new one, check it, give it the traffic, drain the old one.
+    Rolling,
+    /// Stop the old one, start the new one; clients wait in the listener.
+    Immediate,
+}
+
+/// How long draining may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Drain {
+    /// At most this long; what is open then is cut, and counted.
+    Limited(Millis),
+    /// Until the last connection ends.
+    Unlimited,
+}
+
+impl Spec {
+    /// The listeners that a process serves, by name.
+    pub fn listeners_of<'a>(
+        &'a self,
+        process: &'a ProcessName,
+    ) -> impl Iterator<Item = (&'a ListenerName, &'a Listener)> {
+        self.listen.iter().filter(move |(_, l)| l.process == *process)
+    }
+}

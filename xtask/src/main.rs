@@ -1,0 +1,2 @@
+//! deployd: the root agent.
+fn main() {}
