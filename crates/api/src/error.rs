@@ -106,6 +106,8 @@ codes! {
     ReleaseBad = "release_bad", 409, Refused, false;
     /// The call does not fit the app's state: nothing to roll back to, already stopped.
     WrongState = "wrong_state", 409, Refused, false;
+    /// Not enough memory for the old and the new release together.
+    MemoryLow = "memory_low", 507, Refused, true;
     /// Not enough disk for the release and the reserve.
     DiskLow = "disk_low", 507, Refused, true;
     /// A port is held by something that is not this app.

@@ -1,0 +1,393 @@
+//! Everything that can be done to a host, as data. The agent has one short arm for each.
+//!
+//! Every action is idempotent: carried out twice, or again after a crash in its middle, it leaves what
+//! carrying it out once leaves. That is why a step that a crash left open is simply run again, and why a
+//! step's undo is nothing but other actions.
+
+use std::collections::BTreeMap;
+
+use deployd_api::ids::{AppName, CheckName, Digest, Label, ListenerName, ProcessName};
+use deployd_api::spec::{Address, Check, Millis};
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Change, Release, Tag};
+
+/// A file that the agent writes, whole, by rename.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitFile {
+    /// Absolute path.
+    pub path: String,
+    /// Its content.
+    pub content: String,
+}
+
+/// One instance of a process, and how to judge it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The unit.
+    pub unit: String,
+    /// The activation it belongs to.
+    pub tag: Tag,
+    /// The process.
+    pub process: ProcessName,
+    /// Its number, from 1.
+    pub number: u32,
+}
+
+/// A listener of one activation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// The `.socket` unit.
+    pub unit: String,
+    /// The activation it belongs to.
+    pub tag: Tag,
+    /// The listener.
+    pub listener: ListenerName,
+    /// Where it listens.
+    pub address: Address,
+}
+
+/// What a check needs to be carried out against one activation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The activation that is judged.
+    pub tag: Tag,
+    /// The instances that must stay up.
+    pub instances: Vec<Instance>,
+    /// The sockets that checks go to.
+    pub sockets: Vec<Socket>,
+    /// The checks.
+    pub checks: BTreeMap<CheckName, Check>,
+    /// The release's folder.
+    pub tree: String,
+    /// The user that exec checks run as.
+    pub user: String,
+    /// The environment of exec checks.
+    pub env: BTreeMap<String, String>,
+}
+
+/// One thing done to a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Make the app's system user.
+    EnsureUser {
+        /// The app.
+        app: AppName,
+        /// User and group.
+        user: String,
+        /// Both ids.
+        uid: u32,
+    },
+    /// Remove the app's system user.
+    RemoveUser {
+        /// User and group.
+        user: String,
+    },
+    /// Turn the staged files into a release tree.
+    Seal {
+        /// The app.
+        app: AppName,
+        /// The staged artifact.
+        artifact: Digest,
+        /// The tree's folder.
+        tree: String,
+    },
+    /// Remove a release tree.
+    RemoveTree {
+        /// The app.
+        app: AppName,
+        /// The tree's folder.
+        tree: String,
+    },
+    /// Make the folders that a release may write, owned by its user.
+    PrepareDirs {
+        /// The app.
+        app: AppName,
+        /// Owner of all of them.
+        uid: u32,
+        /// Absolute paths; parents below the app's state folder are made too.
+        dirs: Vec<String>,
+        /// Folders inside the tree that are mounted over, absolute.
+        mount_points: Vec<String>,
+    },
+    /// Remove folders with all they hold.
+    RemoveDirs {
+        /// Absolute paths, each below the folder of apps' states.
+        dirs: Vec<String>,
+    },
+    /// Write files, each by rename.
+    WriteFiles {
+        /// Which.
+        files: Vec<UnitFile>,
+    },
+    /// Remove files, and drop-in folders that are empty then.
+    RemoveFiles {
+        /// Absolute paths.
+        paths: Vec<String>,
+    },
+    /// Send all new connections of a listener to one activation.
+    Steer {
+        /// The listener.
+        listener: ListenerName,
+        /// Every socket of the group that may be there.
+        sockets: Vec<Socket>,
+        /// Who gets the traffic.
+        to: Tag,
+    },
+    /// Start a `.socket` unit and borrow its descriptor.
+    OpenListener {
+        /// Which.
+        socket: Socket,
+        /// Whether to borrow through the non-blocking lender.
+        nonblocking: bool,
+    },
+    /// Stop a `.socket` unit: PID 1 starts nothing for it any more. What holds the socket still serves.
+    CloseListener {
+        /// Which.
+        socket: Socket,
+    },
+    /// Wait until nothing is queued in a listener for longer than a handshake.
+    AwaitEmptyQueue {
+        /// Which.
+        socket: Socket,
+        /// How long it must be empty.
+        quiet: Millis,
+        /// Longest wait.
+        cap: Millis,
+    },
+    /// Hand what is still queued in a listener to whoever has the traffic, from a unit of its own.
+    Relay {
+        /// Which.
+        socket: Socket,
+        /// The transient unit.
+        unit: String,
+        /// Ends when nothing arrived for this long.
+        quiet: Millis,
+        /// Longest time it accepts.
+        cap: Millis,
+    },
+    /// Take a listener out of its group for everyone who holds it, and give the descriptor up.
+    LeaveGroup {
+        /// Which.
+        socket: Socket,
+    },
+    /// Start an instance and wait until systemd says that it is active.
+    StartInstance {
+        /// Which.
+        instance: Instance,
+        /// Longest wait.
+        timeout: Millis,
+    },
+    /// Stop an instance.
+    StopInstance {
+        /// Which.
+        instance: Instance,
+        /// Wait for its end, or only ask for it.
+        wait: bool,
+    },
+    /// Restart an instance and wait until it is active.
+    RestartInstance {
+        /// Which.
+        instance: Instance,
+        /// Longest wait.
+        timeout: Millis,
+    },
+    /// Read what the first instance made of its listener's `O_NONBLOCK`; write it down for the others.
+    LearnNonblocking {
+        /// The process.
+        process: ProcessName,
+        /// One of its sockets.
+        socket: Socket,
+        /// The drop-in to write when it differs from what the unit says.
+        drop_in: String,
+        /// What the unit says.
+        unit_says: bool,
+        /// Reload now, because a second instance is about to start and the first has the old value.
+        reload: bool,
+    },
+    /// Reload systemd when one of these units was loaded with an older text.
+    ReloadIfNeeded {
+        /// Units to look at.
+        units: Vec<String>,
+    },
+    /// Wait until every check that gates traffic passes.
+    Check {
+        /// What is judged.
+        trial: Trial,
+        /// Longest wait.
+        timeout: Millis,
+    },
+    /// Keep judging for a while with all traffic.
+    Watch {
+        /// What is judged.
+        trial: Trial,
+        /// How long.
+        duration: Millis,
+        /// Crashes that are forgiven.
+        restarts: u32,
+        /// Whether a new push may end it early.
+        supersedable: bool,
+    },
+    /// Change what the host knows.
+    Record {
+        /// How.
+        change: Change,
+    },
+    /// Make what is live the thing that boots: one rename.
+    Commit {
+        /// The app's `.target`.
+        target: UnitFile,
+        /// The link that makes it part of the boot.
+        wanted_by: String,
+    },
+    /// Remove units, trees and folders of what has ended; whatever cannot go is reported, never fatal.
+    Sweep {
+        /// The app.
+        app: AppName,
+        /// Trees to remove.
+        trees: Vec<String>,
+        /// The releases they belong to.
+        labels: Vec<Label>,
+    },
+    /// Forget the app.
+    ForgetApp {
+        /// Which.
+        app: AppName,
+    },
+}
+
+impl Action {
+    /// A release becomes known.
+    pub fn add(release: Release) -> Self {
+        Self::Record { change: Change::Add { release: Box::new(release) } }
+    }
+
+    /// Stable word for the kind of action, as events and the journal name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::EnsureUser { .. } => "ensure-user",
+            Self::RemoveUser { .. } => "remove-user",
+            Self::Seal { .. } => "seal",
+            Self::RemoveTree { .. } => "remove-tree",
+            Self::PrepareDirs { .. } => "prepare-dirs",
+            Self::RemoveDirs { .. } => "remove-dirs",
+            Self::WriteFiles { .. } => "write-units",
+            Self::RemoveFiles { .. } => "remove-units",
+            Self::Steer { .. } => "steer",
+            Self::OpenListener { .. } => "open-listener",
+            Self::CloseListener { .. } => "close-listener",
+            Self::AwaitEmptyQueue { .. } => "await-empty-queue",
+            Self::Relay { .. } => "relay",
+            Self::LeaveGroup { .. } => "leave-group",
+            Self::StartInstance { .. } => "start-instance",
+            Self::StopInstance { .. } => "stop-instance",
+            Self::RestartInstance { .. } => "restart-instance",
+            Self::LearnNonblocking { .. } => "learn-nonblocking",
+            Self::ReloadIfNeeded { .. } => "reload",
+            Self::Check { .. } => "check",
+            Self::Watch { supersedable: false, .. } => "watch",
+            Self::Watch { supersedable: true, .. } => "monitor",
+            Self::Record { change: Change::Live { .. } } => "mark-live",
+            Self::Record { change: Change::Draining { .. } } => "drain",
+            Self::Record { .. } => "record",
+            Self::Commit { .. } => "commit",
+            Self::Sweep { .. } => "prune",
+            Self::ForgetApp { .. } => "forget-app",
+        }
+    }
+
+    /// In words, for people.
+    pub fn text(&self) -> String {
+        let inst = |i: &Instance| format!("{}@{} of {}", i.process, i.number, i.tag);
+        match self {
+            Self::EnsureUser { user, uid, .. } => format!("make the user {user} ({uid})"),
+            Self::RemoveUser { user } => format!("remove the user {user}"),
+            Self::Seal { tree, .. } => format!("stage the files in {tree}"),
+            Self::RemoveTree { tree, .. } => format!("remove {tree}"),
+            Self::PrepareDirs { dirs, .. } => format!("make {}", dirs.join(", ")),
+            Self::RemoveDirs { dirs } => format!("remove {}", dirs.join(", ")),
+            Self::WriteFiles { files } => format!("write {} units", files.len()),
+            Self::RemoveFiles { paths } => format!("remove {} units", paths.len()),
+            Self::Steer { listener, to, .. } => format!("switch {listener} to {to}"),
+            Self::OpenListener { socket, .. } => {
+                format!("open {} for {} on {}", socket.listener, socket.tag, socket.address)
+            }
+            Self::CloseListener { socket } => format!("close {} of {}", socket.listener, socket.tag),
+            Self::AwaitEmptyQueue { socket, .. } => {
+                format!("wait until nothing is queued in {} of {}", socket.listener, socket.tag)
+            }
+            Self::Relay { socket, .. } => {
+                format!("relay what is left in {} of {}", socket.listener, socket.tag)
+            }
+            Self::LeaveGroup { socket } => format!("give up {} of {}", socket.listener, socket.tag),
+            Self::StartInstance { instance, .. } => format!("start {}", inst(instance)),
+            Self::StopInstance { instance, .. } => format!("stop {}", inst(instance)),
+            Self::RestartInstance { instance, .. } => format!("restart {}", inst(instance)),
+            Self::LearnNonblocking { process, .. } => format!("learn how {process} uses its listener"),
+            Self::ReloadIfNeeded { .. } => "reload changed units".to_owned(),
+            Self::Check { trial, .. } if trial.checks.is_empty() => format!("wait until {} is up", trial.tag),
+            Self::Check { trial, .. } => {
+                let names: Vec<&str> = trial.checks.keys().map(CheckName::as_str).collect();
+                format!("check {} of {}", names.join(" "), trial.tag)
+            }
+            Self::Watch { trial, duration, .. } => {
+                format!("watch {} for {} s", trial.tag, duration.0.div_ceil(1000))
+            }
+            Self::Record { change } => record_text(change),
+            Self::Commit { .. } => "commit".to_owned(),
+            Self::Sweep { labels, .. } if labels.is_empty() => "tidy up".to_owned(),
+            Self::Sweep { labels, .. } => {
+                let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
+                format!("prune {}", labels.join(" "))
+            }
+            Self::ForgetApp { app } => format!("forget {app}"),
+        }
+    }
+
+    /// What the host knows once the action has begun: only a group's growth, which must be known before
+    /// the kernel has it.
+    pub fn change_at_start(&self) -> Option<Change> {
+        match self {
+            Self::OpenListener { socket, .. } if socket.address.port().is_some() => {
+                Some(Change::Joined { listener: socket.listener.clone(), tag: socket.tag })
+            }
+            _ => None,
+        }
+    }
+
+    /// What the host knows once the action is done.
+    pub fn change_at_end(&self) -> Option<Change> {
+        match self {
+            Self::LeaveGroup { socket } => {
+                Some(Change::Left { listener: socket.listener.clone(), tag: socket.tag })
+            }
+            Self::Record { change } => Some(change.clone()),
+            Self::Commit { .. } => Some(Change::Committed),
+            Self::Sweep { labels, .. } if !labels.is_empty() => {
+                Some(Change::Forget { labels: labels.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn record_text(change: &Change) -> String {
+    match change {
+        Change::Candidate { tag } => format!("begin {tag}"),
+        Change::Add { release } => format!("know {}", release.label),
+        Change::Fail { label } => format!("mark {label} as rolled back"),
+        Change::Dismiss { tag } => format!("dismiss {tag}"),
+        Change::Joined { listener, tag } => format!("{tag} joined {listener}"),
+        Change::Left { listener, tag } => format!("{tag} left {listener}"),
+        Change::Live { tag, .. } => format!("{tag} is live"),
+        Change::Unlive { tag, .. } => format!("{tag} is not live any more"),
+        Change::Committed => "committed".to_owned(),
+        Change::Draining { tag } => format!("{tag} drains"),
+        Change::Drained { tag } => format!("{tag} has drained"),
+        Change::Nonblocking { process, .. } => format!("learned how {process} uses its listener"),
+        Change::Stopped { value: true } => "stopped".to_owned(),
+        Change::Stopped { value: false } => "started".to_owned(),
+        Change::Forget { .. } => "forget old releases".to_owned(),
+    }
+}

@@ -1,0 +1,80 @@
+//! What the planner may know about a host. The agent observes it once, before planning; a plan never
+//! looks again.
+
+use std::collections::BTreeMap;
+
+use deployd_api::ids::{ProcessName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::state::AppState;
+
+/// A host, as seen for one plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The app, or a fresh state when the host does not know it.
+    pub state: AppState,
+    /// Now.
+    pub now: Timestamp,
+    /// The host's name.
+    pub host: String,
+    /// The host's region, if the agent's config names one.
+    pub region: Option<String>,
+    /// Where releases stand: `/var/lib/deployd/apps`.
+    pub apps_dir: String,
+    /// The folder with trampoline and shim that new releases run with.
+    pub runtime: String,
+    /// Bytes of memory that a new process could use.
+    pub memory_available: u64,
+    /// What the artifact is, if the request brings one.
+    pub artifact: Option<ArtifactFacts>,
+    /// TCP ports of the spec that something else holds, with who.
+    pub strangers: BTreeMap<u16, String>,
+    /// Who has the app's user name, if it is not ours.
+    pub user_taken: Option<String>,
+    /// The first of a run of free loopback ports for `handoff = "port"`.
+    pub base_port: u16,
+    /// How many good releases are kept.
+    pub keep: usize,
+}
+
+/// What is known of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactFacts {
+    /// Bytes of its files.
+    pub size: u64,
+    /// Whether all of its files are here.
+    pub complete: bool,
+    /// Bytes that staging still needs.
+    pub needs: u64,
+    /// Bytes free beyond the reserve and what other pushes will use.
+    pub room: u64,
+    /// Whether it is a BEAM release: `releases/start_erl.data` is there.
+    pub beam: bool,
+    /// What each process's program is.
+    pub programs: BTreeMap<ProcessName, Program>,
+}
+
+/// What a program is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// Dynamically linked, or a script whose interpreter is: the shim works.
+    Dynamic,
+    /// Statically linked: the shim cannot reach it.
+    Static {
+        /// The file.
+        path: String,
+    },
+    /// Not there, neither in the artifact nor on the host.
+    Missing {
+        /// What was looked for.
+        path: String,
+    },
+    /// There, without an execute bit.
+    NotExecutable {
+        /// The file.
+        path: String,
+    },
+    /// Not looked at, for instance because the files are not here yet.
+    Unknown,
+}

@@ -1,0 +1,291 @@
+//! The state machine of a deployment: what has happened, and what to do next.
+//!
+//! [`Progress::apply`] is the only transition function; the live run and the replay after a crash both
+//! use it. [`Progress::next`] is total: every state that can be reached has a decision.
+
+use deployd_api::deployment::Verdict;
+use deployd_api::error::{ErrorBody, ErrorCode};
+
+use crate::journal::{Record, StepIndex};
+use crate::plan::Plan;
+
+/// How far a step has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepState {
+    /// Not begun.
+    Waiting,
+    /// Its intent is durable; whether its effect happened is not known.
+    Started,
+    /// Done.
+    Done,
+    /// Failed; its effect may have happened in part.
+    Failed,
+    /// Its undo has begun.
+    Undoing,
+    /// Undone.
+    Undone,
+    /// Its undo failed.
+    UndoFailed,
+}
+
+/// A record that cannot follow what is there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("record {record:?} cannot follow: {reason}")]
+pub struct IllegalRecord {
+    /// The record.
+    pub record: Box<Record>,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// Run this step (again, when its record says that it was begun).
+    Run(StepIndex),
+    /// Undo this step.
+    Undo(StepIndex),
+    /// Write down this verdict.
+    Finish(Verdict),
+    /// Nothing: it has ended.
+    Ended(Verdict),
+}
+
+/// What has happened in a deployment: a fold over its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    steps: Vec<StepState>,
+    /// In which order steps were begun.
+    order: Vec<StepIndex>,
+    /// The first failure: it decides the verdict, whatever follows.
+    failure: Option<ErrorBody>,
+    /// Failures after the point of no return, and of undos: things left for a person or `doctor`.
+    leftovers: Vec<ErrorBody>,
+    undo_failed: bool,
+    crossed: bool,
+    superseded: bool,
+    verdict: Option<Verdict>,
+    plan: Vec<StepTraits>,
+}
+
+/// What the machine needs to know of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StepTraits {
+    has_undo: bool,
+    no_return: bool,
+    supersedable: bool,
+}
+
+impl Progress {
+    /// Nothing has happened yet.
+    pub fn new(plan: &Plan) -> Self {
+        let traits = |s: &crate::plan::Step| StepTraits {
+            has_undo: !s.undo.is_empty(),
+            no_return: s.no_return,
+            supersedable: s.is_supersedable(),
+        };
+        Self {
+            steps: vec![StepState::Waiting; plan.steps.len()],
+            order: Vec::new(),
+            failure: None,
+            leftovers: Vec::new(),
+            undo_failed: false,
+            crossed: false,
+            superseded: false,
+            verdict: None,
+            plan: plan.steps.iter().map(traits).collect(),
+        }
+    }
+
+    /// All records in turn.
+    pub fn replay<'a>(
+        plan: &Plan,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Result<Self, IllegalRecord> {
+        let mut progress = Self::new(plan);
+        for record in records {
+            progress.apply(record)?;
+        }
+        Ok(progress)
+    }
+
+    /// Takes one record in.
+    pub fn apply(&mut self, record: &Record) -> Result<(), IllegalRecord> {
+        let illegal = |reason| Err(IllegalRecord { record: Box::new(record.clone()), reason });
+        if self.verdict.is_some() && !matches!(record, Record::Note { .. }) {
+            return illegal("the deployment has ended");
+        }
+        match record {
+            Record::Note { .. } => {}
+            Record::Started { step } => match self.next() {
+                Decision::Run(want) if want == *step => {
+                    if self.steps[*step] == StepState::Waiting {
+                        self.order.push(*step);
+                    }
+                    self.steps[*step] = StepState::Started;
+                    self.crossed |= self.plan[*step].no_return;
+                }
+                _ => return illegal("it is not this step's turn"),
+            },
+            Record::Done { step, .. } => match self.state_of(*step) {
+                Some(StepState::Started) => self.steps[*step] = StepState::Done,
+                _ => return illegal("the step was not begun"),
+            },
+            Record::Failed { step, failure } => match self.state_of(*step) {
+                Some(StepState::Started) => {
+                    self.steps[*step] = StepState::Failed;
+                    self.fail(failure);
+                }
+                _ => return illegal("the step was not begun"),
+            },
+            Record::Abort { failure } => {
+                if self.crossed {
+                    return illegal("the point of no return is passed");
+                }
+                if self.failure.is_none() {
+                    self.failure = Some(failure.clone());
+                }
+            }
+            Record::Superseded => {
+                if self.failure.is_some() || self.crossed {
+                    return illegal("there is no watch to end");
+                }
+                self.superseded = true;
+            }
+            Record::UndoStarted { step } => match self.next() {
+                Decision::Undo(want) if want == *step => self.steps[*step] = StepState::Undoing,
+                _ => return illegal("it is not this step's turn to be undone"),
+            },
+            Record::Undone { step } => match self.state_of(*step) {
+                Some(StepState::Undoing) => self.steps[*step] = StepState::Undone,
+                _ => return illegal("the step's undo was not begun"),
+            },
+            Record::UndoFailed { step, failure } => match self.state_of(*step) {
+                Some(StepState::Undoing) => {
+                    self.steps[*step] = StepState::UndoFailed;
+                    self.undo_failed = true;
+                    self.leftovers.push(failure.clone());
+                }
+                _ => return illegal("the step's undo was not begun"),
+            },
+            Record::Finished { verdict } => match self.next() {
+                Decision::Finish(want) if want == *verdict => self.verdict = Some(*verdict),
+                _ => return illegal("the deployment is not at its end"),
+            },
+        }
+        Ok(())
+    }
+
+    fn state_of(&self, step: StepIndex) -> Option<StepState> {
+        self.steps.get(step).copied()
+    }
+
+    fn fail(&mut self, failure: &ErrorBody) {
+        if self.crossed {
+            self.leftovers.push(failure.clone());
+        } else if self.failure.is_none() {
+            self.failure = Some(failure.clone());
+        }
+    }
+
+    /// What to do next. Forward until something fails; before the point of no return a failure undoes
+    /// everything begun, newest first; after it failures are noted and the rest still runs.
+    pub fn next(&self) -> Decision {
+        if let Some(verdict) = self.verdict {
+            return Decision::Ended(verdict);
+        }
+        if self.failure.is_some() {
+            return self.next_undo();
+        }
+        let open = self.steps.iter().position(|s| matches!(s, StepState::Waiting | StepState::Started));
+        match open {
+            Some(step) => Decision::Run(step),
+            None => Decision::Finish(Verdict::Committed),
+        }
+    }
+
+    fn next_undo(&self) -> Decision {
+        let pending = self.order.iter().rev().find(|s| {
+            let begun = matches!(
+                self.steps[**s],
+                StepState::Started | StepState::Done | StepState::Failed | StepState::Undoing
+            );
+            begun && self.plan[**s].has_undo
+        });
+        match pending {
+            Some(step) => Decision::Undo(*step),
+            None if self.undo_failed => Decision::Finish(Verdict::Stuck),
+            None => Decision::Finish(Verdict::RolledBack),
+        }
+    }
+
+    /// The first failure, if there was one before the point of no return.
+    pub fn failure(&self) -> Option<&ErrorBody> {
+        self.failure.as_ref()
+    }
+
+    /// What was left undone, for a person or `doctor`.
+    pub fn leftovers(&self) -> &[ErrorBody] {
+        &self.leftovers
+    }
+
+    /// Whether going back is no longer possible.
+    pub fn crossed(&self) -> bool {
+        self.crossed
+    }
+
+    /// Whether a newer push ended the watch.
+    pub fn superseded(&self) -> bool {
+        self.superseded
+    }
+
+    /// How it ended.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
+    /// The state of every step.
+    pub fn steps(&self) -> &[StepState] {
+        &self.steps
+    }
+
+    /// The step that runs or runs next, going forward.
+    pub fn current(&self) -> Option<StepIndex> {
+        match self.next() {
+            Decision::Run(step) | Decision::Undo(step) => Some(step),
+            Decision::Finish(_) | Decision::Ended(_) => None,
+        }
+    }
+
+    /// Whether the step that runs is a watch that a newer push may end.
+    pub fn in_supersedable_watch(&self) -> bool {
+        match self.next() {
+            Decision::Run(step) => self.plan[step].supersedable,
+            Decision::Undo(_) | Decision::Finish(_) | Decision::Ended(_) => false,
+        }
+    }
+
+    /// Whether an abort can still be taken.
+    pub fn can_abort(&self) -> bool {
+        !self.crossed && self.failure.is_none() && self.verdict.is_none()
+    }
+
+    /// The failure to report for a verdict that is not as asked.
+    pub fn reported(&self) -> Option<ErrorBody> {
+        let first = self.failure.clone()?;
+        if !self.undo_failed {
+            return Some(first);
+        }
+        let mut body = ErrorBody::new(
+            ErrorCode::Stuck,
+            format!("{}, and undoing it did not work in {} place(s)", first.message, self.leftovers.len()),
+            "mend what the causes name, then: deployd-ctl --local doctor",
+        );
+        body.causes = first.causes;
+        for l in &self.leftovers {
+            body.causes.push(("not undone".to_owned(), l.message.clone()));
+        }
+        Some(body)
+    }
+}

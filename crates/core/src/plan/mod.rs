@@ -1,0 +1,209 @@
+//! From a request, a spec and observed facts to a complete plan, or a refusal.
+//!
+//! Everything is decided here: every path, unit name, timeout and threshold. The order of a deployment is
+//! [`Phase`]; the phases that exist now are the functions `plan_*` of `push`, in that order.
+
+mod operate;
+mod push;
+mod refuse;
+mod swap;
+
+use deployd_api::deployment::Kind;
+use deployd_api::error::ErrorBody;
+use deployd_api::ids::{AppName, Label};
+use deployd_api::release::{Origin, ReleaseDocument};
+use deployd_api::spec::{Millis, Strategy};
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::facts::Facts;
+use crate::state::Tag;
+
+/// The whole order of a deployment. Each step belongs to one phase, and phases never go backwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The app's deploy lock is held.
+    Lease,
+    /// Everything that could refuse has been looked at.
+    Preflight,
+    /// The release stands on disk, with its user and units.
+    Stage,
+    /// A backup is taken.
+    Backup,
+    /// Migrations run.
+    Migrate,
+    /// The candidate's listeners are open, at 0 %.
+    Socket,
+    /// The candidate starts.
+    Start,
+    /// The candidate passes its checks.
+    Check,
+    /// The candidate gets the traffic.
+    Weights,
+    /// It keeps it for `min_healthy`: push exits 0.
+    Live,
+    /// It is watched, the old one ready to take over again.
+    Monitor,
+    /// It boots from now on: the point of no return.
+    Commit,
+    /// The old one ends.
+    Retire,
+    /// What nobody needs is removed.
+    Prune,
+}
+
+/// One unit of work: what is done, how it is undone, how long it may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Which part of the order it belongs to.
+    pub phase: Phase,
+    /// What is done.
+    pub action: Action,
+    /// How it is undone, in order; empty when there is nothing to undo. Running the step again after a
+    /// crash and undoing it without knowing whether it happened are both safe: see [`Action`].
+    pub undo: Vec<Action>,
+    /// After this long the step has failed.
+    pub deadline: Millis,
+    /// Once begun, the deployment only goes forward.
+    pub no_return: bool,
+}
+
+impl Step {
+    /// Whether it is a watch that a newer push may end.
+    pub fn is_supersedable(&self) -> bool {
+        matches!(self.action, Action::Watch { supersedable: true, .. })
+    }
+}
+
+/// A complete plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Format of the plan and of its journal.
+    pub format: u32,
+    /// The app.
+    pub app: AppName,
+    /// What it is for.
+    pub kind: Kind,
+    /// The activation it moves to.
+    pub to: Option<Tag>,
+    /// The activation that has the traffic before.
+    pub from: Option<Tag>,
+    /// Which way.
+    pub strategy: Strategy,
+    /// How long it is watched after live.
+    pub monitor: Millis,
+    /// Whether the old one stays ready while the new one is watched; if not, why.
+    pub warm: Warm,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+/// Whether the old release stays ready during the watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Warm {
+    /// It runs at 0 %.
+    Yes,
+    /// There is none, or the strategy ends it first.
+    None,
+    /// Not enough memory for two.
+    NoMemory,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Make this release live.
+    Push {
+        /// The release.
+        document: Box<ReleaseDocument>,
+        /// Overrides the spec's strategy.
+        strategy: Option<Strategy>,
+        /// Who, from what.
+        origin: Origin,
+    },
+    /// Make an earlier release live again.
+    Rollback {
+        /// Which; default: what the live one replaced.
+        to: Option<Label>,
+    },
+    /// Start what was stopped.
+    Start,
+    /// Stop on purpose.
+    Stop,
+    /// New processes of the same release.
+    Restart,
+    /// Take the app off the host.
+    Remove,
+}
+
+/// The answer to a request that is not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Planned {
+    /// It is so already.
+    Nothing {
+        /// What is live.
+        live: Label,
+    },
+    /// These steps.
+    Plan(Box<Plan>),
+}
+
+/// Plans a request.
+pub fn plan(request: &Request, facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
+    match request {
+        Request::Push { document, strategy, origin } => push::plan_push(document, *strategy, origin, facts),
+        Request::Rollback { to } => push::plan_rollback(*to, facts),
+        Request::Start => operate::plan_start(facts),
+        Request::Stop => operate::plan_stop(facts),
+        Request::Restart => operate::plan_restart(facts),
+        Request::Remove => operate::plan_remove(facts),
+    }
+}
+
+/// Collects steps.
+#[derive(Debug)]
+struct Steps {
+    steps: Vec<Step>,
+}
+
+/// What a step of bookkeeping or one D-Bus call may take before the host is considered broken.
+const SHORT: Millis = Millis::from_secs(60);
+/// What is added to an action's own longest wait, so that the action can report why it ended.
+const SLACK: Millis = Millis::from_secs(30);
+
+impl Steps {
+    fn new() -> Self {
+        Self { steps: Vec::new() }
+    }
+
+    fn add(&mut self, phase: Phase, action: Action, undo: Vec<Action>) -> &mut Self {
+        let deadline = Millis(own_wait(&action).0.saturating_add(SLACK.0));
+        self.steps.push(Step { phase, action, undo, deadline, no_return: false });
+        self
+    }
+
+    fn add_no_return(&mut self, phase: Phase, action: Action) -> &mut Self {
+        self.add(phase, action, Vec::new());
+        if let Some(step) = self.steps.last_mut() {
+            step.no_return = true;
+        }
+        self
+    }
+}
+
+/// How long an action may wait by itself.
+fn own_wait(action: &Action) -> Millis {
+    match action {
+        Action::StartInstance { timeout, .. }
+        | Action::RestartInstance { timeout, .. }
+        | Action::Check { timeout, .. } => *timeout,
+        Action::Watch { duration, .. } => *duration,
+        Action::AwaitEmptyQueue { cap, .. } | Action::Relay { cap, .. } => *cap,
+        // Bounded by the unit's own TimeoutStopSec, which may be infinity: a day is "for ever" here.
+        Action::StopInstance { wait: true, .. } => Millis::from_secs(24 * 3600),
+        Action::Seal { .. } => Millis::from_secs(1800),
+        _ => SHORT,
+    }
+}

@@ -1,0 +1,145 @@
+//! Start, stop, restart, remove: the same blocks as a push, in other orders.
+
+use deployd_api::deployment::Kind;
+use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::ids::Label;
+use deployd_api::spec::{Millis, Strategy};
+
+use super::push::running;
+use super::swap::Swap;
+use super::{Phase, Plan, Planned, Steps, Warm};
+use crate::action::Action;
+use crate::facts::Facts;
+use crate::journal;
+use crate::state::{Change, Tag};
+use crate::units::{self, Activation};
+
+fn wrong_state(message: String, hint: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::WrongState, message, hint)
+}
+
+fn live(facts: &Facts) -> Result<Activation<'_>, Box<ErrorBody>> {
+    let state = &facts.state;
+    let found = state.live.and_then(|tag| Some(Activation { tag, release: state.releases.get(&tag.label)? }));
+    found.ok_or_else(|| {
+        wrong_state(format!("{} has no live release", state.app), "deployd-ctl push makes one")
+    })
+}
+
+fn finish(kind: Kind, facts: &Facts, to: Option<Tag>, steps: Steps) -> Planned {
+    Planned::Plan(Box::new(Plan {
+        format: journal::FORMAT,
+        app: facts.state.app.clone(),
+        kind,
+        to,
+        from: facts.state.live,
+        strategy: Strategy::Immediate,
+        monitor: Millis(0),
+        warm: Warm::None,
+        steps: steps.steps,
+    }))
+}
+
+/// Starts what was stopped: open, start, check, and boot it again.
+pub(super) fn plan_start(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
+    let new = live(facts)?;
+    if !facts.state.stopped {
+        return Ok(Planned::Nothing { live: new.tag.label });
+    }
+    let swap = Swap { facts, new, old: None };
+    let mut steps = Steps::new();
+    swap.open(&mut steps);
+    swap.start(&mut steps);
+    swap.check(&mut steps);
+    swap.switch(&mut steps);
+    let stopped = |value| Action::Record { change: Change::Stopped { value } };
+    steps.add(Phase::Live, stopped(false), vec![stopped(true)]);
+    swap.commit(&mut steps);
+    Ok(finish(Kind::Start, facts, Some(new.tag), steps))
+}
+
+/// Stops serving: listeners first, so that nothing starts again by itself. It stays stopped over a reboot.
+pub(super) fn plan_stop(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
+    let old = live(facts)?;
+    if facts.state.stopped {
+        return Ok(Planned::Nothing { live: old.tag.label });
+    }
+    let mut steps = Steps::new();
+    let app = facts.state.app.clone();
+    let target = units::stopped_target(&app);
+    let stopped = Action::Record { change: Change::Stopped { value: true } };
+    steps.add_no_return(Phase::Commit, stopped);
+    steps.add(Phase::Commit, Action::Commit { target, wanted_by: units::wanted_by(&app) }, vec![]);
+    plan_down(old, true, &mut steps);
+    Ok(finish(Kind::Stop, facts, Some(old.tag), steps))
+}
+
+/// Listeners, then instances, then the sockets themselves.
+fn plan_down(of: Activation<'_>, wait: bool, steps: &mut Steps) {
+    for socket in of.sockets() {
+        steps.add(Phase::Retire, Action::CloseListener { socket }, vec![]);
+    }
+    for process in of.processes().iter().rev() {
+        for instance in of.instances_of(process).into_iter().chain(of.proxies_of(process)) {
+            steps.add(Phase::Retire, Action::StopInstance { instance, wait }, vec![]);
+        }
+    }
+    for socket in of.sockets() {
+        steps.add(Phase::Retire, Action::LeaveGroup { socket }, vec![]);
+    }
+}
+
+/// Restarts one instance after the other; the listener stays, so clients wait and nobody is refused.
+pub(super) fn plan_restart(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
+    let Some(of) = running(facts) else {
+        live(facts)?;
+        let message = format!("{} is stopped", facts.state.app);
+        return Err(Box::new(wrong_state(message, "deployd-ctl start starts it")));
+    };
+    let swap = Swap { facts, new: of, old: None };
+    let mut steps = Steps::new();
+    for process in of.processes() {
+        for instance in of.instances_of(&process) {
+            let timeout = of.spec().deploy.wait_timeout;
+            steps.add(Phase::Start, Action::RestartInstance { instance, timeout }, vec![]);
+            swap.check(&mut steps);
+        }
+    }
+    // Phases never go backwards: each restart with its check is one of the phase Start.
+    for step in &mut steps.steps {
+        step.phase = Phase::Start;
+    }
+    Ok(finish(Kind::Restart, facts, Some(of.tag), steps))
+}
+
+/// Takes the app off the host: forward only, whatever of it is there.
+pub(super) fn plan_remove(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
+    let state = &facts.state;
+    let app = state.app.clone();
+    let mut steps = Steps::new();
+    let stopped = Action::Record { change: Change::Stopped { value: true } };
+    steps.add_no_return(Phase::Commit, stopped);
+    let target = units::path(&units::target(&app));
+    let boot = vec![units::wanted_by(&app), target];
+    steps.add(Phase::Commit, Action::RemoveFiles { paths: boot }, vec![]);
+    let tags: Vec<Tag> = state.draining.iter().copied().chain(state.live).collect();
+    let mut paths = Vec::new();
+    for tag in tags {
+        let Some(release) = state.releases.get(&tag.label) else { continue };
+        let of = Activation { tag, release };
+        plan_down(of, true, &mut steps);
+        paths.extend(of.files(&facts.host, None, &|_| false).into_iter().map(|f| f.path));
+        paths.extend(of.processes().iter().map(|p| units::nonblocking_drop_in(&app, p, tag)));
+    }
+    paths.push(units::slice_file(&app).path);
+    paths.dedup();
+    steps.add(Phase::Retire, Action::RemoveFiles { paths }, vec![]);
+    let labels: Vec<Label> = state.releases.keys().copied().collect();
+    let trees = state.releases.values().map(|r| r.tree.clone()).collect();
+    steps.add(Phase::Prune, Action::Sweep { app: app.clone(), trees, labels }, vec![]);
+    let dirs = vec![format!("{}/{app}", units::STATE_DIR)];
+    steps.add(Phase::Prune, Action::RemoveDirs { dirs }, vec![]);
+    steps.add(Phase::Prune, Action::RemoveUser { user: units::user(&app) }, vec![]);
+    steps.add(Phase::Prune, Action::ForgetApp { app }, vec![]);
+    Ok(finish(Kind::Remove, facts, None, steps))
+}

@@ -1,0 +1,382 @@
+//! What a host knows of an app. It changes only by [`AppState::apply`], and each change is stored in the
+//! transaction of the journal record that causes it, so the two never disagree.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use deployd_api::error::ErrorBody;
+use deployd_api::ids::{AppName, Digest, Label, ListenerName, ProcessName, Timestamp};
+use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
+use serde::{Deserialize, Serialize};
+
+/// One activation of a release: its label, and the how manieth time it is started from nothing. Unit
+/// names carry it, so a release that comes back never meets its own units that still drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Tag {
+    /// The release.
+    pub label: Label,
+    /// The activation, from 1.
+    pub run: u32,
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.run {
+            1 => self.label.fmt(f),
+            run => write!(f, "{}.{run}", self.label),
+        }
+    }
+}
+
+impl FromStr for Tag {
+    type Err = deployd_api::ids::InvalidId;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let Some((label, run)) = s.split_once('.') else {
+            return Ok(Self { label: s.parse()?, run: 1 });
+        };
+        let reason = "activations are v1, v1.2, v1.3, …";
+        let invalid = || deployd_api::ids::InvalidId { kind: "activation", value: s.to_owned(), reason };
+        let run = run.parse().ok().filter(|r| *r > 1).ok_or_else(invalid)?;
+        Ok(Self { label: label.parse()?, run })
+    }
+}
+
+impl TryFrom<String> for Tag {
+    type Error = deployd_api::ids::InvalidId;
+    fn try_from(s: String) -> Result<Self, Self::Error> {
+        s.parse()
+    }
+}
+
+impl From<Tag> for String {
+    fn from(t: Tag) -> String {
+        t.to_string()
+    }
+}
+
+/// A release that the host has, or had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its label.
+    pub label: Label,
+    /// The digest of its document.
+    pub digest: Digest,
+    /// What it is.
+    pub document: ReleaseDocument,
+    /// Where its tree stands.
+    pub tree: String,
+    /// The folder with the trampoline and shim that it runs with.
+    pub runtime: String,
+    /// Whether its tree is a BEAM release.
+    pub beam: bool,
+    /// Its state.
+    pub state: ReleaseState,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Who made it, from what.
+    pub origin: Origin,
+    /// What changed against the release before.
+    pub changed: Vec<String>,
+    /// Why it was rolled back.
+    pub failure: Option<ErrorBody>,
+    /// Bytes of its files.
+    pub size: u64,
+    /// How often it was activated.
+    pub runs: u32,
+    /// The lowest private port of `handoff = "port"` of the last activation.
+    pub base_port: u16,
+}
+
+impl Release {
+    /// Whether its tree is still there, so that one can go back to it.
+    pub fn is_kept(&self) -> bool {
+        match self.state {
+            ReleaseState::Live | ReleaseState::Kept => true,
+            ReleaseState::Candidate | ReleaseState::RolledBack => false,
+        }
+    }
+}
+
+/// What a host knows of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppState {
+    /// The app.
+    pub app: AppName,
+    /// The uid of its user; it belongs to the app for ever.
+    pub uid: u32,
+    /// What has the traffic.
+    pub live: Option<Tag>,
+    /// Since when.
+    pub live_since: Option<Timestamp>,
+    /// What boots.
+    pub committed: Option<Tag>,
+    /// When it was committed.
+    pub committed_at: Option<Timestamp>,
+    /// What the live release replaced: where `rollback` goes.
+    pub previous: Option<Label>,
+    /// What is on trial.
+    pub candidate: Option<Tag>,
+    /// What runs at 0 %, ready to take over again.
+    pub warm: Option<Tag>,
+    /// What finishes its last connections.
+    pub draining: Vec<Tag>,
+    /// Whether it was stopped on purpose.
+    pub stopped: bool,
+    /// Its releases.
+    pub releases: BTreeMap<Label, Release>,
+    /// For each listener the members of its reuseport group, in the order of their listen().
+    pub groups: BTreeMap<ListenerName, Vec<Tag>>,
+    /// Whether a process's listeners are non-blocking: learned from its first instance.
+    pub nonblocking: BTreeMap<ProcessName, bool>,
+}
+
+/// A change of an [`AppState`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum Change {
+    /// A release is on trial.
+    Candidate {
+        /// Its activation.
+        tag: Tag,
+    },
+    /// A release was sealed.
+    Add {
+        /// The release.
+        release: Box<Release>,
+    },
+    /// The candidate is none any more, and its tree is gone or will be.
+    Fail {
+        /// The release.
+        label: Label,
+    },
+    /// The candidate of a rollback is none any more; the release stays kept.
+    Dismiss {
+        /// Its activation.
+        tag: Tag,
+    },
+    /// A socket joined a group, at its end.
+    Joined {
+        /// The listener.
+        listener: ListenerName,
+        /// The new member.
+        tag: Tag,
+    },
+    /// A socket left a group: the last member takes its index.
+    Left {
+        /// The listener.
+        listener: ListenerName,
+        /// Who left.
+        tag: Tag,
+    },
+    /// The candidate has the traffic.
+    Live {
+        /// Its activation.
+        tag: Tag,
+        /// What it replaced, if that stays warm.
+        warm: Option<Tag>,
+    },
+    /// The traffic went back.
+    Unlive {
+        /// Who lost it.
+        tag: Tag,
+        /// Who has it again.
+        back_to: Option<Tag>,
+        /// What `rollback` goes to from there.
+        previous: Option<Label>,
+        /// Since when that one had been live.
+        since: Option<Timestamp>,
+    },
+    /// What is live boots from now on.
+    Committed,
+    /// A release's processes were told to end.
+    Draining {
+        /// Its activation.
+        tag: Tag,
+    },
+    /// A release's processes have ended.
+    Drained {
+        /// Its activation.
+        tag: Tag,
+    },
+    /// What was learned of a process.
+    Nonblocking {
+        /// The process.
+        process: ProcessName,
+        /// Whether its listeners are non-blocking.
+        value: bool,
+    },
+    /// Stopped or started on purpose.
+    Stopped {
+        /// Whether it is stopped now.
+        value: bool,
+    },
+    /// The host forgets these releases: their trees are gone.
+    Forget {
+        /// Which.
+        labels: Vec<Label>,
+    },
+}
+
+impl AppState {
+    /// An app that the host does not know yet.
+    pub fn new(app: AppName, uid: u32) -> Self {
+        Self {
+            app,
+            uid,
+            live: None,
+            live_since: None,
+            committed: None,
+            committed_at: None,
+            previous: None,
+            candidate: None,
+            warm: None,
+            draining: Vec::new(),
+            stopped: false,
+            releases: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            nonblocking: BTreeMap::new(),
+        }
+    }
+
+    /// Whether anything of the app is installed: units, user, trees.
+    pub fn is_installed(&self) -> bool {
+        self.live.is_some() || self.candidate.is_some() || !self.draining.is_empty()
+    }
+
+    /// The label that the next release gets.
+    pub fn next_label(&self) -> Label {
+        self.releases.keys().next_back().map_or(Label::FIRST, |l| l.next())
+    }
+
+    /// The release that has the traffic.
+    pub fn live_release(&self) -> Option<&Release> {
+        self.live.and_then(|t| self.releases.get(&t.label))
+    }
+
+    /// Applies a change. `failure` is the deployment's, for [`Change::Fail`]. Applying one twice equals
+    /// applying it once, because a step that a crash left open runs again.
+    pub fn apply(&mut self, change: &Change, at: Timestamp, failure: Option<&ErrorBody>) {
+        match change {
+            Change::Candidate { tag } => {
+                self.candidate = Some(*tag);
+                if let Some(r) = self.releases.get_mut(&tag.label) {
+                    r.runs = r.runs.max(tag.run);
+                }
+            }
+            Change::Add { release } => {
+                self.releases.insert(release.label, (**release).clone());
+            }
+            Change::Fail { label } => {
+                if let Some(r) = self.releases.get_mut(label) {
+                    r.state = ReleaseState::RolledBack;
+                    r.failure = failure.cloned();
+                }
+                self.candidate = self.candidate.filter(|t| t.label != *label);
+            }
+            Change::Dismiss { tag } => self.candidate = self.candidate.filter(|t| t != tag),
+            Change::Joined { listener, tag } => {
+                let members = self.groups.entry(listener.clone()).or_default();
+                if !members.contains(tag) {
+                    members.push(*tag);
+                }
+            }
+            Change::Left { listener, tag } => self.leave(listener, *tag),
+            Change::Live { tag, warm } => self.make_live(*tag, *warm, at),
+            Change::Unlive { tag, back_to, previous, since } => {
+                if self.live == Some(*tag) {
+                    self.live = *back_to;
+                    self.live_since = *since;
+                    self.previous = *previous;
+                    self.warm = None;
+                    self.candidate = Some(*tag);
+                    self.set_state(tag.label, ReleaseState::Kept);
+                    if let Some(t) = back_to {
+                        self.set_state(t.label, ReleaseState::Live);
+                    }
+                }
+            }
+            Change::Committed => {
+                if self.committed != self.live {
+                    self.committed_at = Some(at);
+                }
+                self.committed = self.live;
+                self.warm = None;
+            }
+            Change::Draining { tag } => {
+                self.warm = self.warm.filter(|t| t != tag);
+                if !self.draining.contains(tag) {
+                    self.draining.push(*tag);
+                }
+            }
+            Change::Drained { tag } => self.draining.retain(|t| t != tag),
+            Change::Nonblocking { process, value } => {
+                self.nonblocking.insert(process.clone(), *value);
+            }
+            Change::Stopped { value } => self.stopped = *value,
+            Change::Forget { labels } => self.releases.retain(|l, _| !labels.contains(l)),
+        }
+    }
+
+    fn make_live(&mut self, tag: Tag, warm: Option<Tag>, at: Timestamp) {
+        if self.live == Some(tag) {
+            return;
+        }
+        if let Some(old) = self.live {
+            self.previous = Some(old.label);
+            self.set_state(old.label, ReleaseState::Kept);
+        }
+        self.set_state(tag.label, ReleaseState::Live);
+        self.live = Some(tag);
+        self.live_since = Some(at);
+        self.warm = warm;
+        self.candidate = None;
+    }
+
+    /// The kernel moves the last member into the place of one that leaves.
+    fn leave(&mut self, listener: &ListenerName, tag: Tag) {
+        if let Some(members) = self.groups.get_mut(listener) {
+            if let Some(at) = members.iter().position(|t| *t == tag) {
+                members.swap_remove(at);
+            }
+            if members.is_empty() {
+                self.groups.remove(listener);
+            }
+        }
+    }
+
+    fn set_state(&mut self, label: Label, state: ReleaseState) {
+        if let Some(r) = self.releases.get_mut(&label) {
+            r.state = state;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_print_and_parse() {
+        for text in ["v1", "v42.2", "v9.17"] {
+            assert_eq!(text.parse::<Tag>().unwrap().to_string(), text);
+        }
+        for bad in ["v1.1", "v1.0", "v1.", "1.2", "v1.x"] {
+            assert!(bad.parse::<Tag>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_leaver_gives_its_index_to_the_last() {
+        let mut s = AppState::new("shop".parse().unwrap(), 50000);
+        let l: ListenerName = "http".parse().unwrap();
+        for t in ["v1", "v2", "v3"] {
+            let tag = t.parse().unwrap();
+            s.apply(&Change::Joined { listener: l.clone(), tag }, Timestamp(0), None);
+        }
+        s.apply(&Change::Left { listener: l.clone(), tag: "v1".parse().unwrap() }, Timestamp(0), None);
+        let order: Vec<String> = s.groups[&l].iter().map(ToString::to_string).collect();
+        assert_eq!(order, ["v3", "v2"]);
+    }
+}
