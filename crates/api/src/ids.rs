@@ -245,7 +245,7 @@ pub struct DeploymentId(String);
 impl DeploymentId {
     /// An id from 16 random bytes: 32 hexadecimal digits.
     pub fn from_random(bytes: [u8; 16]) -> Self {
-        Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
+        Self(format!("{:032x}", u128::from_be_bytes(bytes)))
     }
 
     /// The id as text.
