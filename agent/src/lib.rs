@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The library behind the `deployd` binary, by subject.
+
+pub mod config;
+pub mod store;

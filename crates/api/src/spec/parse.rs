@@ -1,13 +1,47 @@
 //! From TOML text to a [`Spec`]: unknown keys, missing keys and wrong values, all at once.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`fields`] | typed getters that record errors with line and key |
+//! | [`process`], [`listen`], [`check`] | one section each |
+//! | [`between`] | rules that hold between sections |
+//!
+//! Called by ctl on the file of the user. The agent gets the validated spec as JSON.
 
-use super::Spec;
+mod between;
+mod check;
+mod fields;
+mod listen;
+mod process;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use toml::de::{DeTable, DeValue};
+
+use self::fields::{Field, Keys, Problems, Section};
+use super::{Deploy, Drain, Millis, Spec, Strategy};
+use crate::ids::ProcessName;
+
+const ROOT: Keys = Keys {
+    known: &["app", "hosts", "env", "processes", "listen", "checks", "deploy"],
+    later: &["build", "migrate", "release_command", "backup", "secrets", "region"],
+};
+
+const DEPLOY: Keys = Keys {
+    known: &["strategy", "wait_timeout", "drain_timeout", "min_healthy", "monitor"],
+    later: &["max_unavailable", "canary", "analysis"],
+};
 
 /// One thing wrong with a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError {
     /// Line in the file, from 1.
     pub line: usize,
-    /// The key, dotted: `processes.web.exec`.
+    /// The key, dotted: `processes.web.exec`; empty when the file is not TOML there.
     pub key: String,
     /// What is wrong.
     pub what: String,
@@ -15,12 +49,153 @@ pub struct SpecError {
     pub hint: Option<String>,
 }
 
+impl fmt::Display for SpecError {
+    /// Everything but the line: ``processes.web.exce: unknown key, did you mean `exec`?``.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.what)?;
+        match &self.hint {
+            Some(hint) if hint.starts_with("did you mean") => write!(f, ", {hint}"),
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Everything wrong with a spec, in the order of the file; never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the spec has {} error(s)", .0.len())]
+#[error("the spec has {} error{}", .0.len(), if .0.len() == 1 { "" } else { "s" })]
 pub struct SpecErrors(pub Vec<SpecError>);
 
+impl SpecErrors {
+    /// One line an error: ``deployd.toml:12: processes.web.exce: unknown key, did you mean `exec`?``.
+    pub fn render(&self, file: &str) -> String {
+        let lines: Vec<String> = self.0.iter().map(|e| format!("{file}:{}: {e}", e.line)).collect();
+        lines.join("\n")
+    }
+}
+
 /// Parses and validates a spec.
-pub fn parse(_text: &str) -> Result<Spec, SpecErrors> {
-    Err(SpecErrors(Vec::new()))
+pub fn parse(text: &str) -> Result<Spec, SpecErrors> {
+    let problems = Problems::new(text);
+    let (document, broken) = DeTable::parse_recoverable(text);
+    // What is recovered from broken TOML would bring errors that the user never made.
+    for error in &broken {
+        let offset = error.span().map_or(0, |s| s.start);
+        problems.at(offset, "", error.message().replace('\n', ", "), None);
+    }
+    let spec = if broken.is_empty() { read_spec(document.get_ref(), &problems) } else { None };
+    match spec {
+        Some(spec) if !problems.any() => Ok(spec),
+        _ => Err(SpecErrors(problems.into_errors())),
+    }
+}
+
+/// Every section, then the rules between them. `None` only when an error was recorded.
+fn read_spec(document: &DeTable<'_>, problems: &Problems<'_>) -> Option<Spec> {
+    let root = Section::root(document, problems, ROOT);
+    let app = root.required("app", "app = \"shop\"").and_then(|f| f.parsed());
+    if let Some(field) = root.get("hosts") {
+        check_hosts(&field);
+    }
+    let env = root.get("env").and_then(|f| read_env(&f));
+    let processes = root
+        .required("processes", "[processes.web] with exec = \"bin/shop start\"")
+        .and_then(|f| f.free_section());
+    // Sections refer to processes and listeners by name, also to those with errors of their own.
+    let names: BTreeSet<ProcessName> =
+        processes.iter().flat_map(Section::fields).filter_map(|f| f.name.parse().ok()).collect();
+    let built = processes.as_ref().map(process::read);
+    let listeners = root.get("listen").and_then(|f| f.free_section());
+    let listen = listeners.as_ref().map(|s| listen::read(s, &names)).unwrap_or_default();
+    let listener_names: BTreeSet<_> =
+        listeners.iter().flat_map(Section::fields).filter_map(|f| f.name.parse().ok()).collect();
+    let checks = root.get("checks").and_then(|f| f.free_section());
+    let checks = checks.map(|s| check::read(&s, &names, &listener_names)).unwrap_or_default();
+    let deploy = read_deploy(root.get("deploy").as_ref());
+    let spec = Spec { app: app?, env: env.unwrap_or_default(), processes: built?, listen, checks, deploy };
+    between::check(&spec, processes.as_ref(), listeners.as_ref());
+    Some(spec)
+}
+
+/// `hosts` means something to fleets only; its form is checked so that the file stays good for them.
+fn check_hosts(field: &Field<'_>) {
+    match field.value() {
+        DeValue::Array(_) => drop(field.texts()),
+        _ => drop(field.text()),
+    }
+}
+
+/// Variables that deployd and systemd set: a value in the spec would be lost or break the handoff.
+const RESERVED_ENV: [&str; 6] =
+    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC"];
+
+fn read_env(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
+    let mut env = BTreeMap::new();
+    for field in field.free_section()?.fields() {
+        let name = field.name;
+        let mut bytes = name.bytes();
+        let valid = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+            && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !valid {
+            field.fail("is not a valid name of a variable", Some("use A-Z, a-z, 0-9 and _".to_owned()));
+        } else if RESERVED_ENV.contains(&name) || name.starts_with("DEPLOYD_") {
+            field.fail("is set by deployd itself", Some("remove it".to_owned()));
+        }
+        let value = match field.value() {
+            DeValue::Integer(n) => Some(n.to_string()),
+            DeValue::Float(n) => Some(n.to_string()),
+            DeValue::Boolean(b) => Some(b.to_string()),
+            _ => field.text().map(str::to_owned),
+        };
+        env.extend(value.map(|v| (name.to_owned(), v)));
+    }
+    Some(env)
+}
+
+fn read_deploy(field: Option<&Field<'_>>) -> Deploy {
+    let section = field.and_then(|f| f.section(DEPLOY));
+    let get = |name| section.as_ref().and_then(|s| s.get(name));
+    let time = |name, min, default| get(name).and_then(|f| f.duration(min)).unwrap_or(default);
+    let strategy = get("strategy").and_then(|f| {
+        let words = [("rolling", Strategy::Rolling), ("immediate", Strategy::Immediate)];
+        f.word(&words, &["bluegreen", "canary", "hot"])
+    });
+    let drain = get("drain_timeout").and_then(|f| match f.value().as_str() {
+        Some("unlimited") => Some(Drain::Unlimited),
+        _ => f.duration(Millis(0)).map(Drain::Limited),
+    });
+    Deploy {
+        strategy: strategy.unwrap_or(Strategy::Rolling),
+        wait_timeout: time("wait_timeout", Millis::from_secs(1), Millis::from_secs(300)),
+        drain_timeout: drain.unwrap_or(Drain::Limited(Millis::from_secs(30))),
+        min_healthy: time("min_healthy", Millis(0), Millis::from_secs(10)),
+        monitor: time("monitor", Millis(0), Millis::from_secs(300)),
+    }
+}
+
+/// The process that a listener or check means when it names none: `web`, or the only one.
+fn default_process(names: &BTreeSet<ProcessName>) -> Option<&ProcessName> {
+    names.iter().find(|n| n.as_str() == "web").or_else(|| names.first().filter(|_| names.len() == 1))
+}
+
+/// Resolves `process = "…"` of a listener or check.
+fn read_process_name(section: &Section<'_>, names: &BTreeSet<ProcessName>) -> Option<ProcessName> {
+    let Some(field) = section.get("process") else {
+        let process = default_process(names).cloned();
+        if process.is_none() && !names.is_empty() {
+            let (what, hint) = ("no process is named and none is called web", "add process = \"…\"");
+            section.fail(what, Some(hint.to_owned()));
+        }
+        return process;
+    };
+    let name: ProcessName = field.parsed()?;
+    if !names.contains(&name) {
+        let hint = fields::did_you_mean(name.as_str(), names.iter().map(ProcessName::as_str));
+        field.fail(format!("there is no process `{name}`"), hint);
+        return None;
+    }
+    Some(name)
 }

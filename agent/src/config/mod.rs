@@ -1,0 +1,1 @@
+//! The agent's config: files → merged → validated.
