@@ -22,7 +22,7 @@ fn live(facts: &Facts) -> Result<Activation<'_>, Box<ErrorBody>> {
     let state = &facts.state;
     let found = state.live.and_then(|tag| Some(Activation { tag, release: state.releases.get(&tag.label)? }));
     found.ok_or_else(|| {
-        wrong_state(format!("{} has no live release", state.app), "deployd-ctl push makes one")
+        Box::new(wrong_state(format!("{} has no live release", state.app), "deployd-ctl push makes one"))
     })
 }
 
