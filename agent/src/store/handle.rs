@@ -149,13 +149,13 @@ impl Store {
     }
 
     /// A fact by its key.
-    pub async fn get_meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
-        self.call(move |db| db.get_meta(key)).await
+    pub async fn get_meta(&self, key: String) -> Result<Option<String>, StoreError> {
+        self.call(move |db| db.get_meta(&key)).await
     }
 
     /// Writes a fact.
-    pub async fn put_meta(&self, key: &'static str, value: String) -> Result<(), StoreError> {
-        self.call(move |db| db.put_meta(key, &value)).await
+    pub async fn put_meta(&self, key: String, value: String) -> Result<(), StoreError> {
+        self.call(move |db| db.put_meta(&key, &value)).await
     }
 
     /// A user id of this range that no app ever had. When the host knows it already, call again.

@@ -1,0 +1,199 @@
+//! The loop that carries a deployment out: decision → intent → effect → outcome, until a verdict.
+//!
+//! The only module that sees both the state machine and the effects. It decides nothing: what comes next
+//! is [`Progress::next`], what is done is the plan's action, what a failure means is the machine's. A
+//! record that cannot be written stops the run; the next start of the agent goes on from the last one.
+
+pub mod clock;
+pub mod hold;
+pub mod port;
+pub mod record;
+
+use std::time::Duration;
+
+use deployd_api::deployment::Verdict;
+use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_core::action::Action;
+use deployd_core::journal::{Record, StepIndex};
+use deployd_core::machine::{Decision, Progress};
+use deployd_core::plan::Plan;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+pub use port::{Done, Port, Run};
+pub use record::{Recorder, SharedState};
+
+use crate::store::StoreError;
+
+/// What may be said to a running deployment.
+#[derive(Debug)]
+pub enum Control {
+    /// A newer push ends the watch as if it had passed.
+    Supersede,
+    /// It is to be undone, for this reason.
+    Abort(Box<ErrorBody>),
+}
+
+/// One deployment, and everything needed to carry it out.
+#[derive(Debug)]
+pub struct Driver<P> {
+    /// What is to be done.
+    pub plan: Plan,
+    /// What has happened.
+    pub progress: Progress,
+    /// Where it is written down.
+    pub recorder: Recorder,
+    /// Who does it.
+    pub port: P,
+    /// What is said to it.
+    pub control: mpsc::Receiver<Control>,
+}
+
+/// How a step ended.
+enum Outcome {
+    Done(Done),
+    Failed(ErrorBody),
+    Superseded,
+    Aborted(Box<ErrorBody>),
+}
+
+impl<P: Port> Driver<P> {
+    /// Runs to the verdict.
+    pub async fn run(mut self) -> Result<Verdict, StoreError> {
+        loop {
+            match self.progress.next() {
+                Decision::Run(step) => self.step(step).await?,
+                Decision::Undo(step) => self.undo(step).await?,
+                Decision::Finish(verdict) => self.finish(verdict).await?,
+                Decision::Ended(verdict) => return Ok(verdict),
+            }
+        }
+    }
+
+    async fn write(&mut self, record: Record, action: Option<(&Action, &Done)>) -> Result<(), StoreError> {
+        if let Err(e) = self.progress.apply(&record) {
+            // Only a defect of ours gets here. Nothing is done that the journal would not explain.
+            warn!(error = %e, "illegal record");
+            return Err(StoreError::Closed);
+        }
+        let reported = self.progress.reported();
+        self.recorder.append(record, action, reported.as_ref()).await
+    }
+
+    async fn step(&mut self, index: StepIndex) -> Result<(), StoreError> {
+        let step = self.plan.steps[index].clone();
+        info!(step = index, kind = step.action.kind(), "{}", step.action.text());
+        self.write(Record::Started { step: index }, Some((&step.action, &Done::default()))).await?;
+        let elapsed = self.recorder.elapsed(index).await?;
+        let deadline = Duration::from(step.deadline).saturating_sub(elapsed).max(Duration::from_secs(5));
+        let run = Run { elapsed, state: self.recorder.state.clone(), failure: None };
+        let outcome = carry_out(&self.port, &step.action, &run, deadline, &mut self.control).await;
+        match outcome {
+            Outcome::Done(done) => {
+                let note = done.note.clone();
+                self.write(Record::Done { step: index, note }, Some((&step.action, &done))).await
+            }
+            Outcome::Failed(failure) => {
+                warn!(step = index, kind = step.action.kind(), code = %failure.code, "{}", failure.message);
+                self.write(Record::Failed { step: index, failure }, None).await
+            }
+            Outcome::Superseded => {
+                self.write(Record::Superseded, None).await?;
+                let note = Some("a newer deployment ended the watch".to_owned());
+                self.write(Record::Done { step: index, note }, Some((&step.action, &Done::default()))).await
+            }
+            Outcome::Aborted(failure) => self.write(Record::Abort { failure: *failure }, None).await,
+        }
+    }
+
+    async fn undo(&mut self, index: StepIndex) -> Result<(), StoreError> {
+        let step = self.plan.steps[index].clone();
+        info!(step = index, kind = step.action.kind(), "undo: {}", step.action.text());
+        self.write(Record::UndoStarted { step: index }, None).await?;
+        let failure = self.progress.failure().cloned();
+        let mut first = None;
+        for action in &step.undo {
+            let deadline = Duration::from(step.deadline).max(UNDO_AT_LEAST);
+            let state = self.recorder.state.clone();
+            let run = Run { elapsed: Duration::ZERO, state, failure: failure.clone() };
+            if let Some(change) = action.change_at_start() {
+                self.recorder.change(&change, failure.as_ref()).await?;
+            }
+            match without_control(&self.port, action, &run, deadline).await {
+                Ok(done) => self.recorder.changes(action, &done, failure.as_ref()).await?,
+                Err(e) => {
+                    warn!(step = index, kind = action.kind(), code = %e.code, "undo failed: {}", e.message);
+                    // The rest of the undo still runs: one thing that is stuck is no reason to leave more.
+                    first.get_or_insert(e);
+                }
+            }
+        }
+        match first {
+            None => self.write(Record::Undone { step: index }, None).await,
+            Some(failure) => self.write(Record::UndoFailed { step: index, failure }, None).await,
+        }
+    }
+
+    async fn finish(&mut self, verdict: Verdict) -> Result<(), StoreError> {
+        self.write(Record::Finished { verdict }, None).await?;
+        info!(%verdict, "finished");
+        Ok(())
+    }
+}
+
+/// An undo may wait for a process to end: never less than this.
+const UNDO_AT_LEAST: Duration = Duration::from_secs(120);
+
+/// Actions that only wait: they can be left in the middle without anything half done.
+fn is_wait(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Check { .. } | Action::Watch { .. } | Action::AwaitEmptyQueue { .. } | Action::StartInstance { .. }
+    )
+}
+
+async fn carry_out<P: Port>(
+    port: &P,
+    action: &Action,
+    run: &Run,
+    deadline: Duration,
+    control: &mut mpsc::Receiver<Control>,
+) -> Outcome {
+    let supersedable = matches!(action, Action::Watch { supersedable: true, .. });
+    let work = without_control(port, action, run, deadline);
+    tokio::pin!(work);
+    let mut aborted = None;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut work => return match (result, aborted) {
+                // What was asked while the step could not be left comes first: its undo knows what to do.
+                (_, Some(failure)) => Outcome::Aborted(failure),
+                (Ok(done), None) => Outcome::Done(done),
+                (Err(failure), None) => Outcome::Failed(failure),
+            },
+            Some(message) = control.recv() => match message {
+                Control::Supersede if supersedable => return Outcome::Superseded,
+                Control::Supersede => {}
+                Control::Abort(failure) if is_wait(action) => return Outcome::Aborted(failure),
+                Control::Abort(failure) => aborted = Some(failure),
+            },
+        }
+    }
+}
+
+async fn without_control<P: Port>(
+    port: &P,
+    action: &Action,
+    run: &Run,
+    deadline: Duration,
+) -> Result<Done, ErrorBody> {
+    match tokio::time::timeout(deadline, port.apply(action, run)).await {
+        Ok(result) => result,
+        Err(_) => Err(ErrorBody::new(
+            ErrorCode::StepFailed,
+            format!("{} did not end within {} s", action.text(), deadline.as_secs()),
+            "look at the host: deployd-ctl doctor, journalctl -u deployd",
+        )),
+    }
+}
