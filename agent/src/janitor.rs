@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use deployd_api::error::ErrorBody;
 use deployd_core::action::Action;
-use deployd_core::state::{AppState, Change, Release, Tag};
+use deployd_core::state::{AppState, Change, Tag};
 use deployd_core::units::{self, Activation};
 use tracing::{info, warn};
 
@@ -60,7 +60,7 @@ where
     if !supervisor.host().all_ended(&units).await? {
         return Ok(());
     }
-    for action in endings(&known, release, of) {
+    for action in endings(&known, of) {
         let run = Run { elapsed: Duration::ZERO, state: state.clone(), failure: None };
         supervisor.host().apply(&action, &run).await?;
     }
@@ -70,7 +70,7 @@ where
 }
 
 /// The proxies end last, because they carry the connections of the processes; then files and folders.
-fn endings(state: &AppState, release: &Release, of: Activation<'_>) -> Vec<Action> {
+fn endings(state: &AppState, of: Activation<'_>) -> Vec<Action> {
     let processes = of.processes();
     let proxies = processes.iter().flat_map(|p| of.proxies_of(p));
     let mut actions: Vec<Action> =
@@ -84,10 +84,6 @@ fn endings(state: &AppState, release: &Release, of: Activation<'_>) -> Vec<Actio
     };
     paths.retain(|p| !shared(p));
     actions.push(Action::RemoveFiles { paths });
-    let private = !release.document.spec.processes.values().all(|p| p.writable.is_empty());
-    if private {
-        actions.push(Action::RemoveDirs { dirs: vec![of.private_dir()] });
-    }
     actions
 }
 

@@ -100,16 +100,18 @@ pub enum Action {
         /// The tree's folder.
         tree: String,
     },
-    /// Make the folders that a release may write, owned by its user.
+    /// Make the folders that a release may write, owned by its user, and their mount points in the tree.
     PrepareDirs {
         /// The app.
         app: AppName,
+        /// The tree's folder.
+        tree: String,
         /// Owner of all of them.
         uid: u32,
-        /// Absolute paths; parents below the app's state folder are made too.
-        dirs: Vec<String>,
-        /// Folders inside the tree that are mounted over, absolute.
-        mount_points: Vec<String>,
+        /// Folders private to the release, relative to its root.
+        writable: Vec<String>,
+        /// Folders kept over releases, relative to its root.
+        shared: Vec<String>,
     },
     /// Remove folders with all they hold.
     RemoveDirs {
@@ -305,7 +307,10 @@ impl Action {
             Self::RemoveUser { user } => format!("remove the user {user}"),
             Self::Seal { tree, .. } => format!("stage the files in {tree}"),
             Self::RemoveTree { tree, .. } => format!("remove {tree}"),
-            Self::PrepareDirs { dirs, .. } => format!("make {}", dirs.join(", ")),
+            Self::PrepareDirs { writable, shared, .. } => {
+                let all: Vec<&str> = writable.iter().chain(shared).map(String::as_str).collect();
+                format!("make {}", all.join(", "))
+            }
             Self::RemoveDirs { dirs } => format!("remove {}", dirs.join(", ")),
             Self::WriteFiles { files } => format!("write {} units", files.len()),
             Self::RemoveFiles { paths } => format!("remove {} units", paths.len()),

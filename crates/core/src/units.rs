@@ -140,29 +140,36 @@ impl Activation<'_> {
         sorted
     }
 
-    /// Folders of the app's state that this activation needs, and where they are mounted in the tree.
+    /// Folders that the release's app may write, and where they are mounted in the tree.
     pub fn mounts(&self) -> Vec<(String, String)> {
-        let spec = self.spec();
-        let mut out = Vec::new();
-        for p in spec.processes.values() {
-            for path in &p.shared {
-                out.push((
-                    format!("{STATE_DIR}/{}/shared/{path}", spec.app),
-                    format!("{}/{path}", self.release.tree),
-                ));
-            }
-            for path in &p.writable {
-                out.push((format!("{}/{path}", self.private_dir()), format!("{}/{path}", self.release.tree)));
-            }
-        }
-        out.sort();
-        out.dedup();
-        out
+        let tree = &self.release.tree;
+        let private = tree.replace("/releases/", "/writable/");
+        let shared = format!("{STATE_DIR}/{}/shared", self.spec().app);
+        let mount =
+            |dir: &str, path: &String| (format!("{dir}/{}", folder_name(path)), format!("{tree}/{path}"));
+        let writable = self.writable().into_iter().map(|p| mount(&private, &p));
+        let mut mounts: Vec<(String, String)> =
+            writable.chain(self.shared().iter().map(|p| mount(&shared, p))).collect();
+        // The outer one first: what is mounted inside another mount comes after it.
+        mounts.sort_by(|a, b| a.1.cmp(&b.1));
+        mounts
     }
 
-    /// The folder of what this activation alone may write.
-    pub fn private_dir(&self) -> String {
-        format!("{STATE_DIR}/{}/releases/{}", self.spec().app, self.tag)
+    /// The folders of the tree that are private to the release.
+    pub fn writable(&self) -> Vec<String> {
+        let mut paths: Vec<String> =
+            self.spec().processes.values().flat_map(|p| p.writable.clone()).collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    /// The folders of the tree that are kept over releases.
+    pub fn shared(&self) -> Vec<String> {
+        let mut paths: Vec<String> = self.spec().processes.values().flat_map(|p| p.shared.clone()).collect();
+        paths.sort();
+        paths.dedup();
+        paths
     }
 
     /// The environment of a process, without what the trampoline adds.
@@ -445,6 +452,13 @@ pub fn nonblocking_drop_in(app: &AppName, process: &ProcessName, tag: Tag) -> St
 /// The path of a unit's file.
 pub fn path(unit: &str) -> String {
     format!("{UNIT_DIR}/{unit}")
+}
+
+/// A folder name for a path: readable, unique, and without a character that systemd gives a meaning.
+pub fn folder_name(path: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let readable: String = path.chars().map(plain).take(40).collect();
+    format!("{}-{}", readable.trim_start_matches('.'), deployd_api::ids::Digest::of(path.as_bytes()).short())
 }
 
 fn notifies(check: &deployd_api::spec::Check, name: &ProcessName) -> bool {

@@ -174,12 +174,15 @@ fn plan_stage(kind: Kind, new: &Activation<'_>, facts: &Facts, steps: &mut Steps
         let seal = Action::Seal { app: app.clone(), artifact: release.document.artifact, tree: tree.clone() };
         steps.add(Phase::Stage, seal, vec![Action::RemoveTree { app: app.clone(), tree }]);
     }
-    let (dirs, mount_points): (Vec<String>, Vec<String>) = new.mounts().into_iter().unzip();
-    let state_dir = format!("{}/{app}", units::STATE_DIR);
-    let gone = if first { state_dir.clone() } else { new.private_dir() };
-    let dirs = std::iter::once(state_dir).chain(dirs).collect();
-    let prepare = Action::PrepareDirs { app: app.clone(), uid: facts.state.uid, dirs, mount_points };
-    steps.add(Phase::Stage, prepare, vec![Action::RemoveDirs { dirs: vec![gone] }]);
+    let (writable, shared) = (new.writable(), new.shared());
+    if first || !(writable.is_empty() && shared.is_empty()) {
+        let tree = release.tree.clone();
+        let prepare = Action::PrepareDirs { app: app.clone(), tree, uid: facts.state.uid, writable, shared };
+        // What is private goes with the tree; what is kept over releases goes only with the whole app.
+        let state_dir = format!("{}/{app}", units::STATE_DIR);
+        let undo = if first { vec![Action::RemoveDirs { dirs: vec![state_dir] }] } else { vec![] };
+        steps.add(Phase::Stage, prepare, undo);
+    }
     let nonblocking =
         |p: &deployd_api::ids::ProcessName| facts.state.nonblocking.get(p).copied().unwrap_or(false);
     let files = new.files(&facts.host, facts.region.as_deref(), &nonblocking);
