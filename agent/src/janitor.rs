@@ -27,8 +27,7 @@ pub trait Drained: Send + Sync + 'static {
 
 /// Runs for ever.
 pub async fn run<H: Port + Observer + Drained>(supervisor: Arc<Supervisor<H>>)
-where
-    Arc<H>: Port,
+
 {
     loop {
         for (_, state) in supervisor.apps().await {
@@ -48,8 +47,7 @@ async fn tidy<H: Port + Observer + Drained>(
     state: &SharedState,
     tag: Tag,
 ) -> Result<(), ErrorBody>
-where
-    Arc<H>: Port,
+
 {
     let known = state.lock().await.clone();
     let Some(release) = known.releases.get(&tag.label) else {
@@ -92,8 +90,7 @@ async fn forget<H: Port + Observer>(
     state: &SharedState,
     tag: Tag,
 ) -> Result<(), ErrorBody>
-where
-    Arc<H>: Port,
+
 {
     record::save(supervisor.store(), state, &[Change::Drained { tag }], None)
         .await

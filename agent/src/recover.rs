@@ -21,8 +21,7 @@ use crate::view::Story;
 
 /// Takes up every deployment without a verdict.
 pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError>
-where
-    Arc<H>: Port,
+
 {
     let store = supervisor.store();
     let boot_id = supervisor.host().boot_id();
@@ -46,8 +45,7 @@ const BOOT: &str = "boot_id";
 
 /// After a reboot only what is committed has sockets; every program is gone with them.
 async fn forget_groups<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError>
-where
-    Arc<H>: Port,
+
 {
     for (_, state) in supervisor.apps().await {
         let gone: Vec<Change> = {
@@ -70,8 +68,7 @@ async fn take_up<H: Port + Observer>(
     row: &DeploymentRow,
     story: Story,
 ) -> Result<(), StoreError>
-where
-    Arc<H>: Port,
+
 {
     let Story { plan, mut progress, .. } = story;
     let mut seq = row.last_seq;

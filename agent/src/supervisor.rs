@@ -66,8 +66,7 @@ pub struct Supervisor<H> {
 }
 
 impl<H: Port + Observer> Supervisor<H>
-where
-    Arc<H>: Port,
+
 {
     /// With the apps that the store knows.
     pub async fn open(store: Store, host: Arc<H>, hold: Option<Hold>) -> Result<Arc<Self>, StoreError> {

@@ -40,3 +40,9 @@ pub trait Port: Send + Sync + 'static {
     /// Carries one action out.
     fn apply(&self, action: &Action, run: &Run) -> impl Future<Output = Result<Done, ErrorBody>> + Send;
 }
+
+impl<P: Port> Port for std::sync::Arc<P> {
+    async fn apply(&self, action: &Action, run: &Run) -> Result<Done, ErrorBody> {
+        P::apply(self, action, run).await
+    }
+}

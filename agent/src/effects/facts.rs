@@ -1,0 +1,115 @@
+//! Looks at the host once, for one plan.
+
+use std::collections::BTreeMap;
+
+use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::ids::{AppName, Digest};
+use deployd_api::spec::{Handoff, Spec};
+use deployd_core::facts::{ArtifactFacts, Facts};
+use deployd_core::plan::Request;
+use deployd_core::state::AppState;
+use deployd_core::units;
+
+use super::RealHost;
+use super::failure::step_failed;
+use super::files::blocking;
+use crate::driver::clock;
+use crate::host::{elf, facts, users};
+use crate::supervisor::Observer;
+
+/// Where programs that are named without a path are looked for, as PID 1 does.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Observer for RealHost {
+    async fn facts(&self, request: &Request, state: AppState) -> Result<Facts, ErrorBody> {
+        let spec = match request {
+            Request::Push { document, .. } => Some(&document.spec),
+            _ => None,
+        };
+        let artifact = match request {
+            Request::Push { document, .. } => self.artifact(&state.app, document.artifact, &document.spec).await?,
+            _ => None,
+        };
+        let user = units::user(&state.app);
+        Ok(Facts {
+            now: clock::now(),
+            host: self.settings.name.clone(),
+            region: self.settings.region.clone(),
+            apps_dir: self.settings.apps_dir.clone(),
+            runtime: self.settings.runtime.clone(),
+            memory_available: facts::memory_available().map_err(|e| step_failed(&e))?,
+            artifact,
+            strangers: spec.map_or_else(|| Ok(BTreeMap::new()), |s| self.strangers(s, &state))?,
+            user_taken: users::taken(&user, &state.app).map_err(|e| step_failed(&e))?,
+            base_port: self.base_port(spec, &state)?,
+            keep: self.settings.keep,
+            state,
+        })
+    }
+
+    fn boot_id(&self) -> String {
+        self.settings.boot_id.clone()
+    }
+
+    async fn allocate_uid(&self, app: &AppName) -> Result<u32, ErrorBody> {
+        let given = self.store.allocate_uid(app, self.settings.uids.clone(), |_| false).await;
+        given.map_err(|e| crate::supervisor::store_failed(&e))
+    }
+}
+
+impl RealHost {
+    async fn artifact(
+        &self,
+        app: &AppName,
+        artifact: Digest,
+        spec: &Spec,
+    ) -> Result<Option<ArtifactFacts>, ErrorBody> {
+        let (releases, of) = (self.releases.clone(), app.clone());
+        let staged = blocking(move || releases.staged_artifact(&of, artifact)).await?;
+        let Some(staged) = staged.map_err(|e| step_failed(&e))? else { return Ok(None) };
+        let programs = spec.processes.iter().map(|(name, process)| {
+            let word = process.exec.first().map(String::as_str).unwrap_or_default();
+            (name.clone(), elf::inspect(&staged.lookup, word, PATH).into())
+        });
+        let space = crate::store::disk::observe(&self.apps_dir()).map_err(|e| {
+            super::files::io_failed("look at the room of", &self.apps_dir(), &e)
+        })?;
+        let promised = self.disk.promised().bytes.saturating_add(self.disk.kept_free());
+        Ok(Some(ArtifactFacts {
+            size: staged.manifest.total_size(),
+            complete: staged.complete,
+            needs: staged.needs,
+            room: space.free_bytes.saturating_sub(promised),
+            beam: staged.manifest.entries().iter().any(|e| e.path == "releases/start_erl.data"),
+            programs: programs.collect(),
+        }))
+    }
+
+    /// Who else holds a port of the spec. What the app itself listens on already is no stranger.
+    fn strangers(&self, spec: &Spec, state: &AppState) -> Result<BTreeMap<u16, String>, ErrorBody> {
+        let live = state.live_release().filter(|_| !state.stopped);
+        let own: Vec<u16> =
+            live.iter().flat_map(|r| r.document.spec.listen.values()).filter_map(|l| l.address.port()).collect();
+        let ports = spec.listen.values().filter_map(|l| l.address.port()).filter(|p| !own.contains(p));
+        let prefix = format!("deployd-{}-", state.app.unit_part());
+        facts::strangers(&ports.collect::<Vec<_>>(), &|unit: &str| unit.starts_with(&prefix))
+            .map_err(|e| step_failed(&e))
+    }
+
+    /// Free loopback ports for programs that cannot take a listener.
+    fn base_port(&self, spec: Option<&Spec>, state: &AppState) -> Result<u16, ErrorBody> {
+        let spec = spec.or_else(|| state.live_release().map(|r| &r.document.spec));
+        let ported = spec.is_some_and(|s| s.listen.values().any(|l| l.handoff == Handoff::Port));
+        if !ported {
+            return Ok(0);
+        }
+        let instances = spec.map_or(1, |s| s.processes.values().map(|p| p.instances).max().unwrap_or(1));
+        // The first port is the base, and instance 1 uses the one after it.
+        let found = facts::free_port_run(instances as usize + 1).map_err(|e| step_failed(&e))?;
+        found.ok_or_else(|| {
+            let message = format!("no {instances} free loopback ports in a row between 20000 and 30000");
+            ErrorBody::new(ErrorCode::PortTaken, message, "end what holds them: ss -ltn")
+        })
+    }
+
+}

@@ -1,0 +1,21 @@
+//! From an error of the host to an answer: what did not work, why, what to do next.
+
+use std::error::Error;
+
+use deployd_api::error::{ErrorBody, ErrorCode};
+
+/// A step that failed for a reason of the host. The whole chain of causes is told.
+pub fn step_failed(error: &dyn Error) -> ErrorBody {
+    let hint = "mend it and push again; deployd-ctl --local doctor looks at the whole host";
+    with_chain(ErrorBody::new(ErrorCode::StepFailed, error.to_string(), hint), error)
+}
+
+/// Adds an error's sources.
+pub(super) fn with_chain(mut body: ErrorBody, error: &dyn Error) -> ErrorBody {
+    let mut source = error.source();
+    while let Some(e) = source {
+        body = body.cause("because", e.to_string());
+        source = e.source();
+    }
+    body
+}

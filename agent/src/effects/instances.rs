@@ -1,0 +1,159 @@
+//! Starting and stopping processes, through PID 1.
+
+use std::time::Duration;
+
+use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::ids::ProcessName;
+use deployd_api::spec::Millis;
+use deployd_core::action::Instance;
+use deployd_core::state::Change;
+
+use super::RealHost;
+use super::failure::step_failed;
+use crate::driver::Done;
+use crate::host::journal;
+use crate::host::listener::Blocking;
+use crate::host::systemd::{JobResult, UnitState};
+use crate::janitor::Drained;
+use crate::store::atomic;
+
+/// How many of an instance's last lines a failure shows.
+const LAST_LINES: usize = 10;
+
+impl RealHost {
+    pub(super) async fn start(&self, instance: &Instance, timeout: Millis) -> Result<Done, ErrorBody> {
+        self.systemd.reset_failed(&instance.unit).await.map_err(|e| step_failed(&e))?;
+        let job = tokio::time::timeout(Duration::from(timeout), self.systemd.start(&instance.unit)).await;
+        self.judge_start(instance, timeout, job).await
+    }
+
+    pub(super) async fn restart(&self, instance: &Instance, timeout: Millis) -> Result<Done, ErrorBody> {
+        let job = tokio::time::timeout(Duration::from(timeout), self.systemd.restart(&instance.unit)).await;
+        self.judge_start(instance, timeout, job).await
+    }
+
+    async fn judge_start(
+        &self,
+        instance: &Instance,
+        timeout: Millis,
+        job: Result<Result<JobResult, crate::host::systemd::SystemdError>, tokio::time::error::Elapsed>,
+    ) -> Result<Done, ErrorBody> {
+        match job {
+            Ok(Ok(JobResult::Done)) => Ok(Done::default()),
+            Ok(Ok(_)) => {
+                let state = self.systemd.unit(&instance.unit).await.ok().flatten();
+                let why = state.as_ref().map_or_else(|| "its unit is gone".to_owned(), ended);
+                Err(self.start_failed(instance, &why).await)
+            }
+            Ok(Err(e)) => Err(step_failed(&e)),
+            Err(_) => {
+                let why = format!("it was not ready within {} s", timeout.0 / 1000);
+                Err(self.start_failed(instance, &why).await)
+            }
+        }
+    }
+
+    /// A failure of an instance, with what it said last.
+    pub(super) async fn start_failed(&self, instance: &Instance, why: &str) -> ErrorBody {
+        let label = instance.tag.label;
+        let name = format!("{}@{}", instance.process, instance.number);
+        let body = ErrorBody::new(
+            ErrorCode::StartFailed,
+            format!("{name} of {label} did not stay up: {why}"),
+            format!("deployd-ctl logs --release {label} --instance {name}"),
+        );
+        self.with_log(body.cause("where", format!("{name} of {label}, {}", instance.unit)), instance).await
+    }
+
+    pub(super) async fn with_log(&self, mut body: ErrorBody, instance: &Instance) -> ErrorBody {
+        match journal::last_lines(&instance.unit, LAST_LINES).await {
+            Ok(lines) => {
+                for line in lines {
+                    body = body.cause("log", line);
+                }
+                body
+            }
+            Err(e) => body.cause("log", format!("not readable: {e}")),
+        }
+    }
+
+    pub(super) async fn stop(&self, instance: &Instance, wait: bool) -> Result<Done, ErrorBody> {
+        if wait {
+            self.systemd.stop(&instance.unit).await.map_err(|e| step_failed(&e))?;
+            self.systemd.reset_failed(&instance.unit).await.map_err(|e| step_failed(&e))?;
+        } else {
+            self.systemd.stop_no_wait(&instance.unit).await.map_err(|e| step_failed(&e))?;
+        }
+        Ok(Done::default())
+    }
+
+    /// Writes down what the first instance made of its listener, before any other is loaded.
+    pub(super) async fn note_nonblocking(
+        &self,
+        process: &ProcessName,
+        found: Option<Blocking>,
+        drop_in: &str,
+        unit_says: bool,
+        reload: bool,
+    ) -> Result<Done, ErrorBody> {
+        let Some(found) = found else {
+            return Ok(Done::note("not seen to accept: left as it is"));
+        };
+        let value = found == Blocking::NonBlocking;
+        if value != unit_says {
+            let path = std::path::Path::new(drop_in);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(|e| super::files::io_failed("make", parent, &e))?;
+            }
+            let yes = if value { "yes" } else { "no" };
+            let text = format!("# Learned by deployd from the first instance.\n[Service]\nNonBlocking={yes}\n");
+            atomic::write(path, text.as_bytes(), 0o644).map_err(|e| step_failed(&e))?;
+            if reload {
+                self.systemd.daemon_reload().await.map_err(|e| step_failed(&e))?;
+            }
+        }
+        let note = if value { "non-blocking" } else { "blocking" };
+        Ok(Done {
+            note: Some(note.to_owned()),
+            learned: Some(Change::Nonblocking { process: process.clone(), value }),
+        })
+    }
+
+    pub(super) async fn reload_if_needed(&self, units: &[String]) -> Result<Done, ErrorBody> {
+        for unit in units {
+            let state = self.systemd.unit(unit).await.map_err(|e| step_failed(&e))?;
+            if state.is_some_and(|s| s.need_daemon_reload) {
+                self.systemd.daemon_reload().await.map_err(|e| step_failed(&e))?;
+                return Ok(Done::note("reloaded"));
+            }
+        }
+        Ok(Done::default())
+    }
+}
+
+impl Drained for RealHost {
+    async fn all_ended(&self, units: &[String]) -> Result<bool, ErrorBody> {
+        for unit in units {
+            let state = self.systemd.unit(unit).await.map_err(|e| step_failed(&e))?;
+            if state.is_some_and(|s| !s.is_down()) {
+                return Ok(false);
+            }
+        }
+        for unit in units {
+            self.systemd.reset_failed(unit).await.map_err(|e| step_failed(&e))?;
+        }
+        Ok(true)
+    }
+}
+
+/// How a process ended, in words.
+pub(super) fn ended(state: &UnitState) -> String {
+    match (state.result.as_str(), state.exec_main_code, state.exec_main_status) {
+        ("oom-kill", ..) => "it ran out of memory".to_owned(),
+        ("exit-code", _, status) => format!("it exited with status {status}"),
+        ("signal" | "core-dump", _, signal) => format!("it was killed by signal {signal}"),
+        ("timeout", ..) => "systemd's time-out ended it".to_owned(),
+        ("success", ..) => format!("it ended by itself ({})", state.sub_state),
+        (other, ..) => format!("{other} ({})", state.sub_state),
+    }
+}

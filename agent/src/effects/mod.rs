@@ -1,0 +1,114 @@
+//! Carries actions out on the real host: one short arm an action, no decisions.
+//!
+//! Called by the driver and the janitor only. What an arm needs to know stands in the action; the app's
+//! state is looked at for one thing, the order in which sockets joined their group.
+
+mod facts;
+mod failure;
+mod files;
+mod instances;
+mod sockets;
+mod trial;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use deployd_api::error::ErrorBody;
+use deployd_core::action::Action;
+use deployd_core::steering::MarkPrefix;
+use tokio::sync::Mutex;
+
+use crate::driver::{Done, Port, Run};
+use crate::host::lender::Lender;
+use crate::host::listener::Listener;
+use crate::host::systemd::Systemd;
+use crate::store::Store;
+use crate::store::disk::Reservations;
+use crate::store::releases::Releases;
+
+pub use failure::step_failed;
+
+/// The host that the agent runs on.
+#[derive(Debug)]
+pub struct RealHost {
+    /// PID 1.
+    pub systemd: Systemd,
+    /// Where borrowed descriptors come from.
+    pub lender: Lender,
+    /// The descriptors that are borrowed, by `.socket` unit.
+    pub held: Mutex<HashMap<String, Arc<Listener>>>,
+    /// Release trees.
+    pub releases: Releases,
+    /// Room on their file system.
+    pub disk: Reservations,
+    /// Uids.
+    pub store: Store,
+    /// What the config says and the host is.
+    pub settings: HostSettings,
+}
+
+/// What the config says and the host is.
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    /// The host's name.
+    pub name: String,
+    /// Its region.
+    pub region: Option<String>,
+    /// The id of this boot.
+    pub boot_id: String,
+    /// Where releases stand.
+    pub apps_dir: String,
+    /// The folder with trampoline and shim for new releases.
+    pub runtime: String,
+    /// What probes are marked with.
+    pub mark_prefix: MarkPrefix,
+    /// How many good releases are kept.
+    pub keep: usize,
+    /// Uids for apps.
+    pub uids: std::ops::RangeInclusive<u32>,
+}
+
+impl Port for RealHost {
+    async fn apply(&self, action: &Action, run: &Run) -> Result<Done, ErrorBody> {
+        match action {
+            Action::EnsureUser { app, user, uid } => self.ensure_user(app, user, *uid).await,
+            Action::RemoveUser { user } => self.remove_user(user).await,
+            Action::Seal { app, artifact, tree } => self.seal(app, *artifact, tree).await,
+            Action::RemoveTree { app, tree } => self.remove_tree(app, tree).await,
+            Action::PrepareDirs { app, tree, uid, writable, shared } => {
+                self.prepare_dirs(app, tree, *uid, writable, shared).await
+            }
+            Action::RemoveDirs { dirs } => self.remove_dirs(dirs).await,
+            Action::WriteFiles { files } => files::write(files),
+            Action::RemoveFiles { paths } => files::remove(paths),
+            Action::Steer { listener, sockets, to } => self.steer(listener, sockets, *to, run).await,
+            Action::OpenListener { socket, nonblocking } => self.open(socket, *nonblocking).await,
+            Action::CloseListener { socket } => self.close(socket).await,
+            Action::AwaitEmptyQueue { socket, quiet, cap } => self.await_empty(socket, *quiet, *cap).await,
+            Action::Relay { socket, unit, quiet, cap } => self.relay(socket, unit, *quiet, *cap).await,
+            Action::LeaveGroup { socket } => self.leave(socket).await,
+            Action::StartInstance { instance, timeout } => self.start(instance, *timeout).await,
+            Action::StopInstance { instance, wait } => self.stop(instance, *wait).await,
+            Action::RestartInstance { instance, timeout } => self.restart(instance, *timeout).await,
+            Action::LearnNonblocking { process, socket, drop_in, unit_says, reload } => {
+                let found = self.learn(socket, run).await?;
+                self.note_nonblocking(process, found, drop_in, *unit_says, *reload).await
+            }
+            Action::ReloadIfNeeded { units } => self.reload_if_needed(units).await,
+            Action::Check { trial, timeout } => self.check(trial, *timeout, run).await,
+            Action::Watch { trial, duration, restarts, .. } => self.watch(trial, *duration, *restarts, run).await,
+            Action::Record { .. } => Ok(Done::default()),
+            Action::Commit { target, wanted_by } => files::commit(target, wanted_by),
+            Action::Sweep { app, trees, .. } => self.sweep(app, trees).await,
+            Action::ForgetApp { app } => self.forget_app(app).await,
+        }
+    }
+}
+
+impl RealHost {
+    /// The folder of trees, as a path.
+    fn apps_dir(&self) -> PathBuf {
+        PathBuf::from(&self.settings.apps_dir)
+    }
+}

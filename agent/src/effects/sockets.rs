@@ -1,0 +1,280 @@
+//! Listeners: open, borrow, steer, watch the queue, hand on what is left, give up.
+//!
+//! PID 1 owns every socket. The agent only borrows descriptors, so nothing here is needed for an app to
+//! serve, to restart or to boot.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::ids::ListenerName;
+use deployd_api::spec::{Address, Millis};
+use deployd_core::action::Socket;
+use deployd_core::state::Tag;
+use deployd_core::steering;
+
+use super::RealHost;
+use super::failure::step_failed;
+use crate::driver::{Done, Run};
+use crate::host::connections;
+use crate::host::listener::{Blocking, Listener};
+use crate::host::systemd::{JobResult, Property, PropertyValue, TransientSpec};
+use crate::host::{fdstore, probe};
+
+/// How often a queue is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long an app may take from its start to its first accept() before we stop looking.
+const ACCEPT_WITHIN: Duration = Duration::from_secs(60);
+
+/// Where a listener is reached from this host.
+pub(super) fn loopback(address: &Address) -> Option<SocketAddr> {
+    match address {
+        Address::Any { port } => Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port)),
+        Address::Ip { ip, port } if ip.is_unspecified() => {
+            let ip: IpAddr = if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            Some(SocketAddr::new(ip, *port))
+        }
+        Address::Ip { ip, port } => Some(SocketAddr::new(*ip, *port)),
+        Address::Unix { .. } => None,
+    }
+}
+
+impl RealHost {
+    async fn is_up(&self, unit: &str) -> Result<bool, ErrorBody> {
+        let state = self.systemd.unit(unit).await.map_err(|e| step_failed(&e))?;
+        Ok(state.is_some_and(|s| s.is_active()))
+    }
+
+    pub(super) async fn open(&self, socket: &Socket, nonblocking: bool) -> Result<Done, ErrorBody> {
+        if !self.is_up(&socket.unit).await? {
+            // What was borrowed under this name, if anything, is of a socket that is closed.
+            self.held.lock().await.remove(&socket.unit);
+            let job = self.systemd.start(&socket.unit).await.map_err(|e| step_failed(&e))?;
+            if job != JobResult::Done {
+                let message = format!("systemd could not listen on {} for {}", socket.address, socket.listener);
+                let hint = format!("systemctl status {}; is the port held by something else?", socket.unit);
+                return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
+            }
+        }
+        if socket.address.port().is_some() {
+            self.borrow(socket, nonblocking).await?;
+        }
+        Ok(Done::default())
+    }
+
+    /// The descriptor of a socket: held already, or lent by PID 1.
+    async fn borrow(&self, socket: &Socket, nonblocking: bool) -> Result<Arc<Listener>, ErrorBody> {
+        if let Some(held) = self.held(&socket.unit).await {
+            return Ok(held);
+        }
+        let fd = self
+            .lender
+            .borrow(&self.systemd, &socket.unit, nonblocking)
+            .await
+            .map_err(|e| step_failed(&e))?;
+        let listener = Arc::new(Listener::adopt(fd).map_err(|e| step_failed(&e))?);
+        fdstore::keep(&socket.unit, &listener).map_err(|e| step_failed(&e))?;
+        self.held.lock().await.insert(socket.unit.clone(), listener.clone());
+        Ok(listener)
+    }
+
+    /// A descriptor that is held and still listens.
+    async fn held(&self, unit: &str) -> Option<Arc<Listener>> {
+        let held = self.held.lock().await.get(unit).cloned()?;
+        held.is_listening().unwrap_or(false).then_some(held)
+    }
+
+    /// Held, or borrowed from a socket unit that runs; never starts one.
+    async fn reach(&self, socket: &Socket, run: &Run) -> Result<Option<Arc<Listener>>, ErrorBody> {
+        if let Some(held) = self.held(&socket.unit).await {
+            return Ok(Some(held));
+        }
+        if !self.is_up(&socket.unit).await? {
+            return Ok(None);
+        }
+        let state = run.state.lock().await;
+        let live = state.live.and_then(|t| state.releases.get(&t.label)).cloned();
+        let process = live.and_then(|r| r.document.spec.listen.get(&socket.listener).map(|l| l.process.clone()));
+        let learned = process.and_then(|p| state.nonblocking.get(&p).copied());
+        drop(state);
+        self.borrow(socket, learned.unwrap_or(true)).await.map(Some)
+    }
+
+    /// The members of a group that the kernel has, in the order of their indexes.
+    async fn members(
+        &self,
+        listener: &ListenerName,
+        sockets: &[Socket],
+        run: &Run,
+    ) -> Result<Vec<(Socket, Option<Arc<Listener>>)>, ErrorBody> {
+        let recorded = run.state.lock().await.groups.get(listener).cloned().unwrap_or_default();
+        let known = recorded.iter().filter_map(|tag| sockets.iter().find(|s| s.tag == *tag));
+        let mut members = Vec::new();
+        for socket in known {
+            members.push((socket.clone(), self.reach(socket, run).await?));
+        }
+        let port = sockets.first().and_then(|s| s.address.port());
+        let in_kernel = match port {
+            Some(port) => connections::listening(port).map_err(|e| step_failed(&e))?.len(),
+            None => 0,
+        };
+        // Everyone who is recorded is there, held by whomever: the order stands. Else only those count
+        // that are surely there.
+        if in_kernel < members.len() {
+            members.retain(|(_, held)| held.is_some());
+        }
+        Ok(members)
+    }
+
+    /// The index of an activation in its group; `None` when it has no listening socket.
+    pub(super) async fn index(
+        &self,
+        listener: &ListenerName,
+        sockets: &[Socket],
+        of: Tag,
+        run: &Run,
+    ) -> Result<Option<u8>, ErrorBody> {
+        let members = self.members(listener, sockets, run).await?;
+        Ok(members.iter().position(|(s, _)| s.tag == of).and_then(|i| u8::try_from(i).ok()))
+    }
+
+    pub(super) async fn steer(
+        &self,
+        listener: &ListenerName,
+        sockets: &[Socket],
+        to: Tag,
+        run: &Run,
+    ) -> Result<Done, ErrorBody> {
+        let members = self.members(listener, sockets, run).await?;
+        let Some(index) = members.iter().position(|(s, _)| s.tag == to) else {
+            let message = format!("{to} has no listening socket for {listener}");
+            let hint = "systemctl list-sockets 'deployd-*' shows what listens; deployd-ctl --local doctor";
+            return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
+        };
+        let Some(any) = members.iter().find_map(|(_, held)| held.clone()) else {
+            let message = format!("no descriptor of {listener} could be borrowed");
+            let hint = "systemctl status 'deployd-fd@*'; deployd-ctl --local doctor";
+            return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
+        };
+        let index = u8::try_from(index).unwrap_or(u8::MAX);
+        let program = steering::only(self.settings.mark_prefix, index);
+        let began = Instant::now();
+        any.attach(&program).map_err(|e| step_failed(&e))?;
+        Ok(Done::note(format!("{} µs", began.elapsed().as_micros())))
+    }
+
+    pub(super) async fn close(&self, socket: &Socket) -> Result<Done, ErrorBody> {
+        self.systemd.stop(&socket.unit).await.map_err(|e| step_failed(&e))?;
+        self.systemd.reset_failed(&socket.unit).await.map_err(|e| step_failed(&e))?;
+        Ok(Done::default())
+    }
+
+    pub(super) async fn await_empty(&self, socket: &Socket, quiet: Millis, cap: Millis) -> Result<Done, ErrorBody> {
+        let Some(listener) = self.held(&socket.unit).await else {
+            return Ok(Done::note("not held: nothing to watch"));
+        };
+        let (began, mut last) = (Instant::now(), Instant::now());
+        loop {
+            let queued = listener.queue().map_err(|e| step_failed(&e))?.queued;
+            if queued > 0 {
+                last = Instant::now();
+            }
+            if last.elapsed() >= Duration::from(quiet) {
+                return Ok(Done::default());
+            }
+            if began.elapsed() >= Duration::from(cap) {
+                return Ok(Done::note(format!("{queued} still queued after {} s", cap.0 / 1000)));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// A unit of its own carries what is left, so that the agent's end cuts nothing.
+    pub(super) async fn relay(
+        &self,
+        socket: &Socket,
+        unit: &str,
+        quiet: Millis,
+        cap: Millis,
+    ) -> Result<Done, ErrorBody> {
+        let Some(to) = loopback(&socket.address) else { return Ok(Done::default()) };
+        if self.held(&socket.unit).await.is_none() {
+            return Ok(Done::note("not held: nothing to relay"));
+        }
+        let words = vec![
+            format!("{}/deployd-exec", self.settings.runtime),
+            "relay".to_owned(),
+            socket.unit.clone(),
+            "--to".to_owned(),
+            to.to_string(),
+            "--quiet-ms".to_owned(),
+            quiet.0.to_string(),
+            "--max-ms".to_owned(),
+            cap.0.to_string(),
+        ];
+        let spec = TransientSpec {
+            words,
+            user: None,
+            env: Vec::new(),
+            properties: vec![Property::new("Slice", PropertyValue::Text("system.slice".to_owned()))],
+            stdin: None,
+            output: None,
+            timeout: Duration::from(cap) + Duration::from_secs(15),
+        };
+        match self.systemd.run_transient(unit, &spec).await {
+            Ok(outcome) => Ok(Done::note(outcome.output.trim().to_owned())),
+            // Nothing is lost that was served before; the kernel's migration is the second net.
+            Err(e) => Ok(Done::note(format!("relay did not run: {e}"))),
+        }
+    }
+
+    pub(super) async fn leave(&self, socket: &Socket) -> Result<Done, ErrorBody> {
+        let held = self.held.lock().await.remove(&socket.unit);
+        if let Some(listener) = held
+            && socket.address.port().is_some()
+        {
+            // Out of the group for everyone who holds it, whether or not the old processes have closed it.
+            listener.shutdown_read().map_err(|e| step_failed(&e))?;
+        }
+        fdstore::forget(&socket.unit).map_err(|e| step_failed(&e))?;
+        Ok(Done::default())
+    }
+
+    /// What the first instance made of `O_NONBLOCK`: read once it has accepted something, because only
+    /// then it has surely set what it wants.
+    pub(super) async fn learn(&self, socket: &Socket, run: &Run) -> Result<Option<Blocking>, ErrorBody> {
+        let (Some(listener), Some(to)) = (self.held(&socket.unit).await, loopback(&socket.address)) else {
+            return Ok(None);
+        };
+        let group: Vec<Socket> = {
+            let state = run.state.lock().await;
+            let tags = state.groups.get(&socket.listener).cloned().unwrap_or_default();
+            let app = state.app.clone();
+            tags.into_iter()
+                .map(|t| deployd_core::units::socket(&app, &socket.listener, &socket.address, t))
+                .collect()
+        };
+        let Some(index) = self.index(&socket.listener, &group, socket.tag, run).await? else { return Ok(None) };
+        let mark = self.settings.mark_prefix.mark(index);
+        let began = Instant::now();
+        while began.elapsed() < ACCEPT_WITHIN {
+            if probe::touch(to, mark).await.is_ok() && self.drained(&listener).await {
+                return listener.blocking().map(Some).map_err(|e| step_failed(&e));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether what is queued gets accepted soon.
+    async fn drained(&self, listener: &Listener) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(5) {
+            if listener.queue().is_ok_and(|q| q.queued == 0) {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
+    }
+}

@@ -1,0 +1,105 @@
+//! Routes of apps: push, plan, rollback, start, stop, restart, remove, status, releases, doctor.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use deployd_api::deployment::{Deployment, OperateRequest, PlanAnswer, PlanRequest, PushRequest, RollbackRequest};
+use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::ids::{AppName, Label};
+use deployd_api::release::{ReleaseDocument, ReleaseRow};
+use deployd_api::status::{AppStatus, DoctorReport};
+use deployd_core::plan::Request;
+
+use super::Api;
+use super::answer::{Answer, Refused, body, id};
+use crate::observe;
+
+type Accepted = Result<(StatusCode, Json<Deployment>), Refused>;
+
+/// 202 while it runs, 200 when there was nothing to do.
+fn accepted(deployment: Deployment) -> (StatusCode, Json<Deployment>) {
+    let status = if deployment.verdict.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    (status, Json(deployment))
+}
+
+fn same_app(path: &AppName, spec: &AppName) -> Result<(), Refused> {
+    if path == spec {
+        return Ok(());
+    }
+    let message = format!("the path says {path}, the spec says {spec}");
+    Err(ErrorBody::new(ErrorCode::BadRequest, message, "send the spec to its own app's route").into())
+}
+
+pub(super) async fn push(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
+    let (app, request): (AppName, PushRequest) = (id(&app)?, body(&bytes)?);
+    same_app(&app, &request.spec.app)?;
+    let document = Box::new(ReleaseDocument::new(request.artifact, request.spec));
+    let origin = request.origin.clone();
+    let push = Request::Push { document, strategy: request.strategy, origin: request.origin };
+    let deployment = api.supervisor.submit(&app, request.id, push, origin).await?;
+    api.reserved.release(&app, request.artifact);
+    Ok(accepted(deployment))
+}
+
+pub(super) async fn plan(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Answer<PlanAnswer> {
+    let (app, request): (AppName, PlanRequest) = (id(&app)?, body(&bytes)?);
+    same_app(&app, &request.spec.app)?;
+    Ok(Json(observe::plan::answer(&api.supervisor, request).await?))
+}
+
+pub(super) async fn rollback(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
+    let (app, request): (AppName, RollbackRequest) = (id(&app)?, body(&bytes)?);
+    let rollback = Request::Rollback { to: request.to };
+    Ok(accepted(api.supervisor.submit(&app, request.id, rollback, request.origin).await?))
+}
+
+async fn operate(api: Api, app: String, bytes: Bytes, what: Request) -> Accepted {
+    let (app, request): (AppName, OperateRequest) = (id(&app)?, body(&bytes)?);
+    Ok(accepted(api.supervisor.submit(&app, request.id, what, request.origin).await?))
+}
+
+pub(super) async fn start(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
+    operate(api, app, bytes, Request::Start).await
+}
+
+pub(super) async fn stop(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
+    operate(api, app, bytes, Request::Stop).await
+}
+
+pub(super) async fn restart(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
+    operate(api, app, bytes, Request::Restart).await
+}
+
+pub(super) async fn remove(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
+    operate(api, app, bytes, Request::Remove).await
+}
+
+pub(super) async fn list(State(api): State<Api>) -> Answer<Vec<AppStatus>> {
+    let mut all = Vec::new();
+    for (app, _) in api.supervisor.apps().await {
+        all.push(observe::status::app(&api.supervisor, &app).await?);
+    }
+    Ok(Json(all))
+}
+
+pub(super) async fn status(State(api): State<Api>, Path(app): Path<String>) -> Answer<AppStatus> {
+    Ok(Json(observe::status::app(&api.supervisor, &id(&app)?).await?))
+}
+
+pub(super) async fn releases(State(api): State<Api>, Path(app): Path<String>) -> Answer<Vec<ReleaseRow>> {
+    Ok(Json(observe::status::releases(&api.supervisor, &id(&app)?).await?))
+}
+
+pub(super) async fn clear(
+    State(api): State<Api>,
+    Path((app, label)): Path<(String, String)>,
+) -> Answer<Vec<ReleaseRow>> {
+    let (app, label): (AppName, Label) = (id(&app)?, id(&label)?);
+    api.supervisor.clear(&app, label).await?;
+    Ok(Json(observe::status::releases(&api.supervisor, &app).await?))
+}
+
+pub(super) async fn doctor(State(api): State<Api>) -> Answer<DoctorReport> {
+    Ok(Json(observe::doctor::report(&api.supervisor).await?))
+}

@@ -1,0 +1,60 @@
+//! The local admin API: HTTP/JSON on a Unix socket, for root only (SO_PEERCRED).
+//!
+//! One line a handler: it parses, asks the supervisor or an observer, and answers. Every refusal is an
+//! [`ErrorBody`](deployd_api::error::ErrorBody) with its code's status.
+
+mod answer;
+mod apps;
+mod deployments;
+mod logs;
+mod serve;
+mod uploads;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post, put};
+
+use crate::effects::RealHost;
+use crate::supervisor::Supervisor;
+
+pub use serve::serve;
+
+/// What every handler may use.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Changes go through it.
+    pub supervisor: Arc<Supervisor<RealHost>>,
+    /// Room promised to pushes, by artifact, until it is used.
+    pub reserved: uploads::Reserved,
+}
+
+/// Largest JSON body: a manifest of half a million entries.
+const JSON_LIMIT: usize = 256 << 20;
+
+/// Every route.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/uploads", post(uploads::begin))
+        .route("/v1/uploads/{app}/{artifact}", put(uploads::receive))
+        .route("/v1/apps", get(apps::list))
+        .route("/v1/apps/{app}", get(apps::status))
+        .route("/v1/apps/{app}", delete(apps::remove))
+        .route("/v1/apps/{app}/plan", post(apps::plan))
+        .route("/v1/apps/{app}/deployments", post(apps::push))
+        .route("/v1/apps/{app}/rollback", post(apps::rollback))
+        .route("/v1/apps/{app}/start", post(apps::start))
+        .route("/v1/apps/{app}/stop", post(apps::stop))
+        .route("/v1/apps/{app}/restart", post(apps::restart))
+        .route("/v1/apps/{app}/releases", get(apps::releases))
+        .route("/v1/apps/{app}/releases/{label}/clear", post(apps::clear))
+        .route("/v1/apps/{app}/logs", get(logs::stream))
+        .route("/v1/deployments/{id}", get(deployments::get))
+        .route("/v1/deployments/{id}/events", get(deployments::events))
+        .route("/v1/deployments/{id}/abort", post(deployments::abort))
+        .route("/v1/doctor", get(apps::doctor))
+        .fallback(answer::no_route)
+        .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .with_state(api)
+}
