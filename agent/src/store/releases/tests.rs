@@ -243,7 +243,7 @@ fn streams_that_are_not_what_they_claim_are_refused() {
     assert!(matches!(send(encode(&[A, A])), ReleaseError::Repeated { .. }));
     assert!(matches!(send(encode(&[B])[..50].to_vec()), ReleaseError::Frame(_)));
     let staging = host.releases.staging(&host.app, artifact);
-    assert_eq!(entry_names(&staging.join(staging::INCOMING)).unwrap(), [String::new(); 0], "nothing is left");
+    assert!(entry_names(&staging.join(staging::INCOMING)).unwrap().is_empty(), "nothing is left");
     assert!(matches!(host.send(Digest::of(b"?"), &[]), Err(ReleaseError::NotBegun { .. })));
     assert!(matches!(host.seal(&first(), 1, LinkPolicy::Share), Err(ReleaseError::Incomplete { .. })));
     assert_eq!(host.releases.list(&host.app).unwrap(), []);
