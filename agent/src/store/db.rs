@@ -271,4 +271,4 @@ fn connect(path: &Path, access: Access) -> Result<Connection, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

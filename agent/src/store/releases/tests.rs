@@ -346,6 +346,29 @@ fn tokio_test_reader(bytes: Vec<u8>, then: Option<std::io::ErrorKind>) -> impl t
     tokio_util::io::StreamReader::new(tokio_stream::iter(parts.into_iter().chain(end)))
 }
 
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing_half_written() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can mount a small file system");
+        return;
+    }
+    let disk = crate::store::db::tests::Tmpfs::mount("1m").expect("root can mount a tmpfs");
+    let releases = open_releases(disk.0.path());
+    let app: AppName = "shop".parse().unwrap();
+    let big = vec![7u8; 2 << 20];
+    let manifest = Manifest::new(vec![file("a", A), file("big", &big)]).unwrap();
+    let missing = releases.begin(&app, &manifest, LinkPolicy::Share).unwrap();
+    let ledger = crate::store::disk::Reservations::new(disk.0.path().to_owned(), 0);
+    assert!(ledger.reserve(missing.need).is_err(), "the preflight would have said so");
+    let mut receiver = releases.receiver(&app, missing.artifact).unwrap();
+    receiver.feed(&encode(&[A])).unwrap();
+    let error = receiver.feed(&encode(&[&big])).unwrap_err();
+    assert_eq!(error.code(), deployd_api::error::ErrorCode::DiskLow, "{error:?}");
+    drop(receiver);
+    let incoming = releases.staging(&app, missing.artifact).join(staging::INCOMING);
+    assert!(entry_names(&incoming).unwrap().is_empty());
+}
+
 fn second() -> Manifest {
     Manifest::new(vec![
         program("bin/run", A),
