@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The test rig: real systemd hosts, load, latency and packages for the black-box suites in `tests/tests`.
+//!
+//! It sees deployd only from outside (packages, commands, sockets) and never links the agent or ctl.
+//! Called by the suites, by `cargo xtask test | demo | bench | package`, and by nobody else.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`image`] | Debian roots, made once and cached |
+//! | [`machine`] | a host: boot, run commands in it, reboot, crash, clean up always |
+//! | [`netns`] | network namespaces: create, enter from a thread |
+//! | [`load`] | the load generator and the analysis of what it saw |
+//! | [`tun`] | a relay that adds round-trip time between two namespaces |
+//! | [`package`] | release binaries and the two .debs |
+//! | [`deb`] | installs those packages in a host |
+//! | [`wait`] | the one way to wait for something |
+//! | [`effort`] | how much to test: default or full, and the seed of samples |
+
+pub mod deb;
+pub mod effort;
+pub mod image;
+pub mod load;
+pub mod machine;
+pub mod netns;
+pub mod package;
+pub mod tun;
+pub mod wait;

@@ -135,9 +135,9 @@ impl Db {
     ) -> Result<T, StoreError> {
         let sql = |e| StoreError::sql(&self.path, doing, e);
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-        let tx = Tx { tx, path: &self.path, doing };
+        let tx = Tx { inner: tx, path: &self.path, doing };
         let out = f(&tx)?;
-        tx.tx.commit().map_err(sql)?;
+        tx.inner.commit().map_err(sql)?;
         Ok(out)
     }
 
@@ -148,7 +148,7 @@ impl Db {
         f: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let tx = self.conn.transaction().map_err(|e| StoreError::sql(&self.path, doing, e))?;
-        f(&Tx { tx, path: &self.path, doing })
+        f(&Tx { inner: tx, path: &self.path, doing })
     }
 
     /// Makes the ballast again when there is room. A failure is logged: it costs no correctness now.
@@ -191,7 +191,7 @@ impl Db {
 
 /// A transaction that knows what is being attempted, for its errors.
 pub(crate) struct Tx<'a> {
-    tx: Transaction<'a>,
+    inner: Transaction<'a>,
     path: &'a Path,
     doing: &'static str,
 }
@@ -202,7 +202,7 @@ impl Tx<'_> {
         &self,
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        f(&self.tx).map_err(|e| StoreError::sql(self.path, self.doing, e))
+        f(&self.inner).map_err(|e| StoreError::sql(self.path, self.doing, e))
     }
 
     /// A value in a row does not have the form we wrote.
@@ -271,4 +271,4 @@ fn connect(path: &Path, access: Access) -> Result<Connection, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -145,10 +145,12 @@ impl ReleaseError {
         match self {
             Self::Io { source, .. } if is_full(source) => ErrorCode::DiskLow,
             Self::Atomic(e) if e.is_disk_full() => ErrorCode::DiskLow,
-            Self::Manifest(_) | Self::TwoSizes { .. } | Self::TooLarge | Self::UnknownContent { .. } => {
-                ErrorCode::ArtifactInvalid
-            }
-            Self::WrongSize { .. } | Self::Repeated { .. } => ErrorCode::ArtifactInvalid,
+            Self::Manifest(_)
+            | Self::TwoSizes { .. }
+            | Self::TooLarge
+            | Self::UnknownContent { .. }
+            | Self::WrongSize { .. }
+            | Self::Repeated { .. } => ErrorCode::ArtifactInvalid,
             Self::Mount { .. } => ErrorCode::SpecInvalid,
             Self::DigestMismatch { .. } => ErrorCode::DigestMismatch,
             Self::Incomplete { .. } | Self::NotBegun { .. } | Self::Frame(_) | Self::Upload(_) => {
@@ -156,8 +158,11 @@ impl ReleaseError {
             }
             Self::TreeExists { .. } => ErrorCode::NameTaken,
             Self::NoTree { .. } => ErrorCode::ReleaseNotFound,
-            Self::NotAsSealed { .. } | Self::StoredManifest { .. } | Self::Ending => ErrorCode::StepFailed,
-            Self::Io { .. } | Self::Atomic(_) => ErrorCode::StepFailed,
+            Self::NotAsSealed { .. }
+            | Self::StoredManifest { .. }
+            | Self::Ending
+            | Self::Io { .. }
+            | Self::Atomic(_) => ErrorCode::StepFailed,
         }
     }
 }

@@ -152,7 +152,9 @@ mod tests {
 
     use super::*;
 
-    fn decode(stream: &[u8], cuts: &[usize]) -> (Vec<(Digest, Vec<u8>)>, Result<(), FrameError>) {
+    type Content = (Digest, Vec<u8>);
+
+    fn decode(stream: &[u8], cuts: &[usize]) -> (Vec<Content>, Result<(), FrameError>) {
         let (mut decoder, mut out, mut ends) = (Decoder::default(), Vec::new(), 0);
         let mut rest = stream;
         for cut in cuts.iter().chain(std::iter::repeat(&usize::MAX)) {

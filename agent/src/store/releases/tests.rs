@@ -243,7 +243,7 @@ fn streams_that_are_not_what_they_claim_are_refused() {
     assert!(matches!(send(encode(&[A, A])), ReleaseError::Repeated { .. }));
     assert!(matches!(send(encode(&[B])[..50].to_vec()), ReleaseError::Frame(_)));
     let staging = host.releases.staging(&host.app, artifact);
-    assert_eq!(entry_names(&staging.join(staging::INCOMING)).unwrap(), [String::new(); 0], "nothing is left");
+    assert!(entry_names(&staging.join(staging::INCOMING)).unwrap().is_empty(), "nothing is left");
     assert!(matches!(host.send(Digest::of(b"?"), &[]), Err(ReleaseError::NotBegun { .. })));
     assert!(matches!(host.seal(&first(), 1, LinkPolicy::Share), Err(ReleaseError::Incomplete { .. })));
     assert_eq!(host.releases.list(&host.app).unwrap(), []);
@@ -344,6 +344,29 @@ fn tokio_test_reader(bytes: Vec<u8>, then: Option<std::io::ErrorKind>) -> impl t
     let parts = bytes.chunks(9000).map(|c| Ok(bytes::Bytes::copy_from_slice(c))).collect::<Vec<_>>();
     let end = then.map(|kind| Err(std::io::Error::from(kind)));
     tokio_util::io::StreamReader::new(tokio_stream::iter(parts.into_iter().chain(end)))
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing_half_written() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can mount a small file system");
+        return;
+    }
+    let disk = crate::store::db::tests::Tmpfs::mount("1m").expect("root can mount a tmpfs");
+    let releases = open_releases(disk.0.path());
+    let app: AppName = "shop".parse().unwrap();
+    let big = vec![7u8; 2 << 20];
+    let manifest = Manifest::new(vec![file("a", A), file("big", &big)]).unwrap();
+    let missing = releases.begin(&app, &manifest, LinkPolicy::Share).unwrap();
+    let ledger = crate::store::disk::Reservations::new(disk.0.path().to_owned(), 0);
+    assert!(ledger.reserve(missing.need).is_err(), "the preflight would have said so");
+    let mut receiver = releases.receiver(&app, missing.artifact).unwrap();
+    receiver.feed(&encode(&[A])).unwrap();
+    let error = receiver.feed(&encode(&[&big])).unwrap_err();
+    assert_eq!(error.code(), deployd_api::error::ErrorCode::DiskLow, "{error:?}");
+    drop(receiver);
+    let incoming = releases.staging(&app, missing.artifact).join(staging::INCOMING);
+    assert!(entry_names(&incoming).unwrap().is_empty());
 }
 
 fn second() -> Manifest {

@@ -1,0 +1,135 @@
+//! Lays out a package's tree from its description in `packaging/deb/NAME/` and packs it with dpkg-deb.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Binaries, Packages, repository, target_dir};
+
+/// Files of a description that go to `DEBIAN/`, and their modes.
+const CONTROL_FILES: [(&str, u32); 5] =
+    [("control", 0o644), ("conffiles", 0o644), ("postinst", 0o755), ("prerm", 0o755), ("postrm", 0o755)];
+
+/// Packs both packages as `version` (suites that test upgrades pass another one than the workspace's).
+pub fn assemble(binaries: &Binaries, version: &str) -> Result<Packages> {
+    let arch = output_of("dpkg", &["--print-architecture"])?;
+    let pack_one =
+        |name: &str| pack(binaries, name, version, &arch).with_context(|| format!("failed to pack {name}"));
+    Ok(Packages { agent: pack_one("deployd")?, ctl: pack_one("deployd-ctl")? })
+}
+
+fn pack(binaries: &Binaries, name: &str, version: &str, arch: &str) -> Result<PathBuf> {
+    let description = repository().join("packaging/deb").join(name);
+    let out = target_dir().join("debian");
+    let tree = out.join(format!("{name}_{version}"));
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    let list = fs::read_to_string(description.join("files"))?;
+    let mut size = 0;
+    for entry in list.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+        let entry = Entry::parse(entry).with_context(|| format!("wrong line in `files`: {entry}"))?;
+        let source = match entry.source.strip_prefix("bin:") {
+            Some(binary) => binaries.find(binary),
+            None => repository().join(entry.source),
+        };
+        size += place(&source, &tree.join(entry.target), entry.mode)?;
+    }
+    let debian = tree.join("DEBIAN");
+    fs::create_dir_all(&debian)?;
+    for (file, mode) in CONTROL_FILES {
+        let source = description.join(file);
+        if source.exists() {
+            place(&source, &debian.join(file), mode)?;
+        }
+    }
+    fill_in(&debian.join("control"), version, arch, size)?;
+    let package = out.join(format!("{name}_{version}_{arch}.deb"));
+    output_of(
+        "dpkg-deb",
+        &["--build", "--root-owner-group", "-Zxz", "-z1", &path_text(&tree)?, &path_text(&package)?],
+    )?;
+    fs::remove_dir_all(&tree)?;
+    Ok(package)
+}
+
+/// One line of `files`.
+struct Entry<'a> {
+    source: &'a str,
+    target: &'a str,
+    mode: u32,
+}
+
+impl<'a> Entry<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let (source, target, mode) = (words.next()?, words.next()?, words.next()?);
+        let complete = words.next().is_none() && !target.starts_with('/');
+        complete.then_some(Self { source, target, mode: u32::from_str_radix(mode, 8).ok()? })
+    }
+}
+
+/// Copies a file and returns its size.
+fn place(source: &Path, target: &Path, mode: u32) -> Result<u64> {
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    }
+    let size = fs::copy(source, target).with_context(|| format!("failed to copy {}", source.display()))?;
+    fs::set_permissions(target, fs::Permissions::from_mode(mode))?;
+    Ok(size)
+}
+
+fn fill_in(control: &Path, version: &str, arch: &str, size: u64) -> Result<()> {
+    let text = fs::read_to_string(control)?
+        .replace("@VERSION@", version)
+        .replace("@ARCH@", arch)
+        .replace("@SIZE@", &size.div_ceil(1024).to_string());
+    fs::write(control, text)?;
+    Ok(())
+}
+
+fn path_text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).context("the target folder's path is not UTF-8")
+}
+
+fn output_of(program: &str, words: &[&str]) -> Result<String> {
+    let output =
+        Command::new(program).args(words).output().with_context(|| format!("failed to run {program}"))?;
+    if !output.status.success() {
+        bail!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_files_are_checked() {
+        let entry = Entry::parse("bin:deployd usr/bin/deployd 0755").expect("right");
+        assert_eq!((entry.source, entry.target, entry.mode), ("bin:deployd", "usr/bin/deployd", 0o755));
+        for wrong in ["a /b 0644", "a b", "a b 0644 c", "a b 9"] {
+            assert!(Entry::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn descriptions_name_files_that_exist() {
+        for name in ["deployd", "deployd-ctl"] {
+            let list = fs::read_to_string(repository().join("packaging/deb").join(name).join("files"))
+                .expect("a list");
+            for line in list.lines().filter(|line| !line.starts_with('#')) {
+                let entry = Entry::parse(line).expect("a right line");
+                assert!(
+                    entry.source.starts_with("bin:") || repository().join(entry.source).is_file(),
+                    "{line}"
+                );
+            }
+        }
+    }
+}

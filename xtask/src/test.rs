@@ -1,0 +1,88 @@
+//! `cargo xtask test`: every check, cheapest first; nextest last, so that its summary is the last thing printed.
+
+use std::env;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use deployd_tests::deb::FOLDER_VARIABLE;
+use deployd_tests::effort::{FULL_VARIABLE, SEED_VARIABLE, fresh_seed};
+use deployd_tests::package;
+
+use crate::core_purity;
+use crate::machine;
+use crate::run::{cargo, run};
+
+/// Test binaries with this prefix boot hosts.
+const HOST_SUITES: &str = "binary(/^host_/)";
+const OTHER_TESTS: &str = "not binary(/^host_/)";
+
+/// Options of the checks.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Everything that needs no host
+    #[arg(long, conflicts_with = "full")]
+    fast: bool,
+    /// Whole matrices instead of samples
+    #[arg(long)]
+    full: bool,
+    /// Only tests whose name contains this; skips all other checks
+    filter: Option<String>,
+}
+
+/// Runs the checks.
+pub(crate) fn test(args: &Args) -> Result<()> {
+    if !args.fast {
+        // A machine that cannot boot hosts is found out at once, not after all other checks.
+        machine::check_hosts_possible()?;
+    }
+    machine::ensure_programs()?;
+    machine::ensure_nextest()?;
+    if args.filter.is_none() {
+        static_checks()?;
+    }
+    nextest(args, OTHER_TESTS, "unit tests", None)?;
+    if args.fast {
+        return Ok(());
+    }
+    eprintln!("==> packages");
+    let packages = package::build_packages()?;
+    let folder = packages.agent.parent().context("a package is in a folder")?.to_owned();
+    eprintln!("==> Debian roots");
+    machine::prepare_hosts()?;
+    nextest(args, HOST_SUITES, "suites on real hosts", Some(&folder))
+}
+
+fn static_checks() -> Result<()> {
+    run("format", &mut cargo("fmt --all --check"))?;
+    run("clippy", &mut cargo("clippy --workspace --all-targets --locked --quiet -- -D warnings"))?;
+    eprintln!("==> core is pure");
+    core_purity::check()?;
+    let mut doc = cargo("doc --workspace --no-deps --document-private-items --locked --quiet");
+    run("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+    run("examples in the documentation", &mut cargo("test --workspace --doc --locked --quiet"))
+}
+
+/// One nextest run over the tests of `set`. A run in which no test matches is an error only without a filter.
+fn nextest(args: &Args, set: &str, what: &str, packages: Option<&std::path::Path>) -> Result<()> {
+    let mut command: Command = cargo("nextest run --workspace --locked --cargo-quiet");
+    command.args(["--filterset", set]);
+    if let Some(filter) = &args.filter {
+        command.arg(filter).arg("--no-tests=pass");
+    } else {
+        command.arg("--no-tests=fail");
+    }
+    if args.full {
+        command.args(["--profile", "full"]).env(FULL_VARIABLE, "1");
+    }
+    if let Some(folder) = packages {
+        command.env(FOLDER_VARIABLE, folder);
+    }
+    let seed = env::var(SEED_VARIABLE).unwrap_or_else(|_| fresh_seed().to_string());
+    eprintln!("    {SEED_VARIABLE}={seed}");
+    command.env(SEED_VARIABLE, seed);
+    // Nothing is printed after a success: the summary stays last.
+    eprintln!("==> {what}");
+    let status = command.status().context("failed to run cargo nextest")?;
+    anyhow::ensure!(status.success(), "{what} failed ({status})");
+    Ok(())
+}
