@@ -1,2 +1,7 @@
-//! deployd: the root agent.
-fn main() {}
+//! `deployd`: the root agent. Parses, calls the library, turns an error into an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    deployd::cli::main()
+}

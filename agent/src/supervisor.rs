@@ -13,12 +13,12 @@ use deployd_api::release::Origin;
 use deployd_core::lint;
 use deployd_core::machine::Progress;
 use deployd_core::plan::{self, Plan, Planned, Request};
-use deployd_core::state::AppState;
+use deployd_core::state::{AppState, Change};
 use tokio::sync::{Mutex, mpsc, watch};
 use tracing::{Instrument as _, error, info_span};
 
 use crate::driver::hold::Hold;
-use crate::driver::{Control, Driver, Port, Recorder, SharedState, clock};
+use crate::driver::{Control, Driver, Port, Recorder, SharedState, clock, record};
 use crate::store::journal::{Begun, NewDeployment};
 use crate::store::{Store, StoreError};
 use crate::view;
@@ -176,6 +176,18 @@ impl<H: Port + Observer> Supervisor<H>
             break;
         }
         self.known(id).await?.ok_or_else(|| unknown_deployment(id))
+    }
+
+    /// Lets a release that undid itself be pushed again.
+    pub async fn clear(&self, app: &AppName, label: Label) -> Result<(), ErrorBody> {
+        let state = self.app(app).await?;
+        let known = state.lock().await.releases.get(&label).map(|r| r.failure.is_some());
+        if known != Some(true) {
+            let message = format!("{label} of {app} is not marked as bad");
+            return Err(ErrorBody::new(ErrorCode::WrongState, message, "deployd-ctl releases lists them"));
+        }
+        let change = Change::Forget { labels: vec![label] };
+        record::save(&self.store, &state, &[change], None).await.map_err(|e| store_failed(&e))
     }
 
     /// A deployment by its id, or by the id of a call that was answered with it.

@@ -8,7 +8,6 @@ use deployd_api::spec::{Handoff, Spec};
 use deployd_core::facts::{ArtifactFacts, Facts};
 use deployd_core::plan::Request;
 use deployd_core::state::AppState;
-use deployd_core::units;
 
 use super::RealHost;
 use super::failure::step_failed;
@@ -30,7 +29,6 @@ impl Observer for RealHost {
             Request::Push { document, .. } => self.artifact(&state.app, document.artifact, &document.spec).await?,
             _ => None,
         };
-        let user = units::user(&state.app);
         Ok(Facts {
             now: clock::now(),
             host: self.settings.name.clone(),
@@ -39,8 +37,11 @@ impl Observer for RealHost {
             runtime: self.settings.runtime.clone(),
             memory_available: facts::memory_available().map_err(|e| step_failed(&e))?,
             artifact,
-            strangers: spec.map_or_else(|| Ok(BTreeMap::new()), |s| self.strangers(s, &state))?,
-            user_taken: users::taken(&user, &state.app).map_err(|e| step_failed(&e))?,
+            strangers: match spec {
+                Some(spec) => self.strangers(spec, &state).await?,
+                None => BTreeMap::new(),
+            },
+            user_taken: users::lookup(&state.app).err().map(|e| e.to_string()),
             base_port: self.base_port(spec, &state)?,
             keep: self.settings.keep,
             state,
@@ -52,7 +53,7 @@ impl Observer for RealHost {
     }
 
     async fn allocate_uid(&self, app: &AppName) -> Result<u32, ErrorBody> {
-        let given = self.store.allocate_uid(app, self.settings.uids.clone(), |_| false).await;
+        let given = self.store.allocate_uid(app, self.settings.uids.clone(), clock::now()).await;
         given.map_err(|e| crate::supervisor::store_failed(&e))
     }
 }
@@ -74,7 +75,7 @@ impl RealHost {
         let space = crate::store::disk::observe(&self.apps_dir()).map_err(|e| {
             super::files::io_failed("look at the room of", &self.apps_dir(), &e)
         })?;
-        let promised = self.disk.promised().bytes.saturating_add(self.disk.kept_free());
+        let promised = self.disk.promised().bytes.saturating_add(self.settings.disk_reserve);
         Ok(Some(ArtifactFacts {
             size: staged.manifest.total_size(),
             complete: staged.complete,
@@ -86,14 +87,21 @@ impl RealHost {
     }
 
     /// Who else holds a port of the spec. What the app itself listens on already is no stranger.
-    fn strangers(&self, spec: &Spec, state: &AppState) -> Result<BTreeMap<u16, String>, ErrorBody> {
+    async fn strangers(&self, spec: &Spec, state: &AppState) -> Result<BTreeMap<u16, String>, ErrorBody> {
         let live = state.live_release().filter(|_| !state.stopped);
         let own: Vec<u16> =
             live.iter().flat_map(|r| r.document.spec.listen.values()).filter_map(|l| l.address.port()).collect();
         let ports = spec.listen.values().filter_map(|l| l.address.port()).filter(|p| !own.contains(p));
         let prefix = format!("deployd-{}-", state.app.unit_part());
-        facts::strangers(&ports.collect::<Vec<_>>(), &|unit: &str| unit.starts_with(&prefix))
-            .map_err(|e| step_failed(&e))
+        let mut strangers = BTreeMap::new();
+        for port in ports {
+            let holders = facts::port_holders(port).await.map_err(|e| step_failed(&e))?;
+            let other = holders.iter().find(|h| !h.unit.as_ref().is_some_and(|u| u.starts_with(&prefix)));
+            if let Some(other) = other {
+                strangers.insert(port, holder_text(other));
+            }
+        }
+        Ok(strangers)
     }
 
     /// Free loopback ports for programs that cannot take a listener.
@@ -105,11 +113,18 @@ impl RealHost {
         }
         let instances = spec.map_or(1, |s| s.processes.values().map(|p| p.instances).max().unwrap_or(1));
         // The first port is the base, and instance 1 uses the one after it.
-        let found = facts::free_port_run(instances as usize + 1).map_err(|e| step_failed(&e))?;
+        let found = facts::free_port_run(u16::try_from(instances + 1).unwrap_or(u16::MAX));
         found.ok_or_else(|| {
             let message = format!("no {instances} free loopback ports in a row between 20000 and 30000");
             ErrorBody::new(ErrorCode::PortTaken, message, "end what holds them: ss -ltn")
         })
     }
+}
 
+fn holder_text(holder: &facts::PortHolder) -> String {
+    match (&holder.unit, &holder.process, holder.pid) {
+        (Some(unit), Some(process), Some(pid)) => format!("{process} of {unit} (pid {pid})"),
+        (None, Some(process), Some(pid)) => format!("{process} (pid {pid})"),
+        _ => format!("another program on {}", holder.local),
+    }
 }

@@ -82,13 +82,13 @@ fn release_failed(e: &ReleaseError) -> ErrorBody {
 }
 
 impl RealHost {
-    pub(super) async fn ensure_user(&self, app: &AppName, user: &str, uid: u32) -> Result<Done, ErrorBody> {
-        users::ensure(&self.systemd, user, uid, app).await.map_err(|e| step_failed(&e))?;
+    pub(super) async fn ensure_user(&self, app: &AppName, uid: u32) -> Result<Done, ErrorBody> {
+        users::ensure(&self.systemd, app, uid).await.map_err(|e| step_failed(&e))?;
         Ok(Done::default())
     }
 
-    pub(super) async fn remove_user(&self, user: &str) -> Result<Done, ErrorBody> {
-        users::remove(&self.systemd, user).await.map_err(|e| step_failed(&e))?;
+    pub(super) async fn remove_user(&self, app: &AppName) -> Result<Done, ErrorBody> {
+        users::remove(&self.systemd, app).await.map_err(|e| step_failed(&e))?;
         Ok(Done::default())
     }
 

@@ -6,28 +6,26 @@
 mod facts;
 mod failure;
 mod files;
+mod held;
 mod instances;
 mod sockets;
 mod trial;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use deployd_api::error::ErrorBody;
 use deployd_core::action::Action;
 use deployd_core::steering::MarkPrefix;
-use tokio::sync::Mutex;
 
 use crate::driver::{Done, Port, Run};
 use crate::host::lender::Lender;
-use crate::host::listener::Listener;
 use crate::host::systemd::Systemd;
 use crate::store::Store;
 use crate::store::disk::Reservations;
 use crate::store::releases::Releases;
 
 pub use failure::step_failed;
+pub use held::Held;
 
 /// The host that the agent runs on.
 #[derive(Debug)]
@@ -36,8 +34,8 @@ pub struct RealHost {
     pub systemd: Systemd,
     /// Where borrowed descriptors come from.
     pub lender: Lender,
-    /// The descriptors that are borrowed, by `.socket` unit.
-    pub held: Mutex<HashMap<String, Arc<Listener>>>,
+    /// The descriptors that are borrowed.
+    pub held: Held,
     /// Release trees.
     pub releases: Releases,
     /// Room on their file system.
@@ -67,13 +65,15 @@ pub struct HostSettings {
     pub keep: usize,
     /// Uids for apps.
     pub uids: std::ops::RangeInclusive<u32>,
+    /// Bytes that a push must leave free.
+    pub disk_reserve: u64,
 }
 
 impl Port for RealHost {
     async fn apply(&self, action: &Action, run: &Run) -> Result<Done, ErrorBody> {
         match action {
-            Action::EnsureUser { app, user, uid } => self.ensure_user(app, user, *uid).await,
-            Action::RemoveUser { user } => self.remove_user(user).await,
+            Action::EnsureUser { app, uid, .. } => self.ensure_user(app, *uid).await,
+            Action::RemoveUser { app, .. } => self.remove_user(app).await,
             Action::Seal { app, artifact, tree } => self.seal(app, *artifact, tree).await,
             Action::RemoveTree { app, tree } => self.remove_tree(app, tree).await,
             Action::PrepareDirs { app, tree, uid, writable, shared } => {

@@ -17,9 +17,9 @@ use deployd_core::steering;
 use super::RealHost;
 use super::failure::step_failed;
 use crate::driver::{Done, Run};
-use crate::host::connections;
+use crate::host::facts;
 use crate::host::listener::{Blocking, Listener};
-use crate::host::systemd::{JobResult, Property, PropertyValue, TransientSpec};
+use crate::host::systemd::{JobResult, TransientSpec};
 use crate::host::{fdstore, probe};
 
 /// How often a queue is looked at.
@@ -49,7 +49,7 @@ impl RealHost {
     pub(super) async fn open(&self, socket: &Socket, nonblocking: bool) -> Result<Done, ErrorBody> {
         if !self.is_up(&socket.unit).await? {
             // What was borrowed under this name, if anything, is of a socket that is closed.
-            self.held.lock().await.remove(&socket.unit);
+            self.held.remove(&socket.unit);
             let job = self.systemd.start(&socket.unit).await.map_err(|e| step_failed(&e))?;
             if job != JobResult::Done {
                 let message = format!("systemd could not listen on {} for {}", socket.address, socket.listener);
@@ -65,29 +65,20 @@ impl RealHost {
 
     /// The descriptor of a socket: held already, or lent by PID 1.
     async fn borrow(&self, socket: &Socket, nonblocking: bool) -> Result<Arc<Listener>, ErrorBody> {
-        if let Some(held) = self.held(&socket.unit).await {
+        if let Some(held) = self.held.get(&socket.unit) {
             return Ok(held);
         }
-        let fd = self
-            .lender
-            .borrow(&self.systemd, &socket.unit, nonblocking)
-            .await
-            .map_err(|e| step_failed(&e))?;
-        let listener = Arc::new(Listener::adopt(fd).map_err(|e| step_failed(&e))?);
+        let app_is = if nonblocking { Blocking::NonBlocking } else { Blocking::Blocking };
+        let lent = self.lender.borrow(&self.systemd, &socket.unit, app_is).await;
+        let listener = Arc::new(lent.map_err(|e| step_failed(&e))?);
         fdstore::keep(&socket.unit, &listener).map_err(|e| step_failed(&e))?;
-        self.held.lock().await.insert(socket.unit.clone(), listener.clone());
+        self.held.insert(&socket.unit, listener.clone());
         Ok(listener)
-    }
-
-    /// A descriptor that is held and still listens.
-    async fn held(&self, unit: &str) -> Option<Arc<Listener>> {
-        let held = self.held.lock().await.get(unit).cloned()?;
-        held.is_listening().unwrap_or(false).then_some(held)
     }
 
     /// Held, or borrowed from a socket unit that runs; never starts one.
     async fn reach(&self, socket: &Socket, run: &Run) -> Result<Option<Arc<Listener>>, ErrorBody> {
-        if let Some(held) = self.held(&socket.unit).await {
+        if let Some(held) = self.held.get(&socket.unit) {
             return Ok(Some(held));
         }
         if !self.is_up(&socket.unit).await? {
@@ -116,7 +107,7 @@ impl RealHost {
         }
         let port = sockets.first().and_then(|s| s.address.port());
         let in_kernel = match port {
-            Some(port) => connections::listening(port).map_err(|e| step_failed(&e))?.len(),
+            Some(port) => facts::port_holders(port).await.map_err(|e| step_failed(&e))?.len(),
             None => 0,
         };
         // Everyone who is recorded is there, held by whomever: the order stands. Else only those count
@@ -171,7 +162,7 @@ impl RealHost {
     }
 
     pub(super) async fn await_empty(&self, socket: &Socket, quiet: Millis, cap: Millis) -> Result<Done, ErrorBody> {
-        let Some(listener) = self.held(&socket.unit).await else {
+        let Some(listener) = self.held.get(&socket.unit) else {
             return Ok(Done::note("not held: nothing to watch"));
         };
         let (began, mut last) = (Instant::now(), Instant::now());
@@ -199,9 +190,9 @@ impl RealHost {
         cap: Millis,
     ) -> Result<Done, ErrorBody> {
         let Some(to) = loopback(&socket.address) else { return Ok(Done::default()) };
-        if self.held(&socket.unit).await.is_none() {
+        let Some(listener) = self.held.get(&socket.unit) else {
             return Ok(Done::note("not held: nothing to relay"));
-        }
+        };
         let words = vec![
             format!("{}/deployd-exec", self.settings.runtime),
             "relay".to_owned(),
@@ -217,12 +208,15 @@ impl RealHost {
             words,
             user: None,
             env: Vec::new(),
-            properties: vec![Property::new("Slice", PropertyValue::Text("system.slice".to_owned()))],
+            properties: Vec::new(),
             stdin: None,
             output: None,
             timeout: Duration::from(cap) + Duration::from_secs(15),
         };
-        match self.systemd.run_transient(unit, &spec).await {
+        self.lender.offer(&socket.unit, listener);
+        let ran = self.systemd.run_transient(unit, &spec).await;
+        self.lender.withdraw(&socket.unit);
+        match ran {
             Ok(outcome) => Ok(Done::note(outcome.output.trim().to_owned())),
             // Nothing is lost that was served before; the kernel's migration is the second net.
             Err(e) => Ok(Done::note(format!("relay did not run: {e}"))),
@@ -230,7 +224,7 @@ impl RealHost {
     }
 
     pub(super) async fn leave(&self, socket: &Socket) -> Result<Done, ErrorBody> {
-        let held = self.held.lock().await.remove(&socket.unit);
+        let held = self.held.remove(&socket.unit);
         if let Some(listener) = held
             && socket.address.port().is_some()
         {
@@ -244,7 +238,7 @@ impl RealHost {
     /// What the first instance made of `O_NONBLOCK`: read once it has accepted something, because only
     /// then it has surely set what it wants.
     pub(super) async fn learn(&self, socket: &Socket, run: &Run) -> Result<Option<Blocking>, ErrorBody> {
-        let (Some(listener), Some(to)) = (self.held(&socket.unit).await, loopback(&socket.address)) else {
+        let (Some(listener), Some(to)) = (self.held.get(&socket.unit), loopback(&socket.address)) else {
             return Ok(None);
         };
         let group: Vec<Socket> = {

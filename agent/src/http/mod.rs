@@ -20,6 +20,7 @@ use crate::effects::RealHost;
 use crate::supervisor::Supervisor;
 
 pub use serve::serve;
+pub use uploads::Reserved;
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
@@ -27,7 +28,7 @@ pub struct Api {
     /// Changes go through it.
     pub supervisor: Arc<Supervisor<RealHost>>,
     /// Room promised to pushes, by artifact, until it is used.
-    pub reserved: uploads::Reserved,
+    pub reserved: Reserved,
 }
 
 /// Largest JSON body: a manifest of half a million entries.

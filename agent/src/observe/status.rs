@@ -83,10 +83,12 @@ async fn one(
             sub_state: unit.sub_state,
         });
     }
-    let ports: Vec<u16> = of.sockets_of(process).iter().filter_map(|s| s.address.port()).collect();
-    let connections = match ports.is_empty() {
-        true => None,
-        false => Some(connections::established(&ports, &groups).map_err(|e| step_failed(&e))?),
+    let listeners: Vec<_> = of.sockets_of(process).iter().filter_map(|s| local(&s.address)).collect();
+    let connections = if listeners.is_empty() {
+        None
+    } else {
+        let counted = connections::count(vec![groups], listeners).await.map_err(|e| step_failed(&e))?;
+        counted.first().map(|c| c.established + c.half_closed)
     };
     Ok(ProcessStatus {
         label: of.tag.label,

@@ -29,4 +29,5 @@ pub mod machine;
 pub mod plan;
 pub mod retention;
 pub mod state;
+pub mod steering;
 pub mod units;

@@ -1,6 +1,8 @@
 //! A deployment as seen from outside, folded from its plan and records: the wire types of
 //! `deployd_api::deployment` and `deployd_api::event`.
 
+pub mod story;
+
 use deployd_api::deployment::{Deployment, Kind, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::event::{Event, What};

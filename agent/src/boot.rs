@@ -1,0 +1,163 @@
+//! The start of the agent, in order: config → journal → what was borrowed → recovery → API → ready.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use deployd_core::steering::MarkPrefix;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::config::Settings;
+use crate::driver::hold::Hold;
+use crate::effects::{Held, HostSettings, RealHost};
+use crate::host::fdstore::Collected;
+use crate::host::lender::{LENDER_SOCKET, Lender};
+use crate::host::systemd::Systemd;
+use crate::host::{facts, fdstore};
+use crate::http::{self, Api};
+use crate::store::Store;
+use crate::store::atomic;
+use crate::store::disk::Reservations;
+use crate::store::releases::Releases;
+use crate::supervisor::Supervisor;
+use crate::{janitor, recover};
+
+/// Where the package puts what apps run with.
+const PACKAGE_DIR: &str = "/usr/lib/deployd";
+/// What apps run with.
+const RUNTIME_FILES: [&str; 2] = ["deployd-exec", "libdeployd_bind.so"];
+
+/// Runs the agent until it is told to end. Whatever runs goes on after its next start.
+pub fn run(config: &Path) -> anyhow::Result<()> {
+    let settings = Settings::load(config)?.settings;
+    init_log(settings.log_level.as_str());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let done = runtime.block_on(start(settings));
+    // A blocking read of a dead disk must not keep the agent from ending.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    done
+}
+
+async fn start(settings: Settings) -> anyhow::Result<()> {
+    let borrowed = fdstore::collect().context("failed to take back what was borrowed")?;
+    let store = Store::open(&settings.state_dir).context("failed to open the journal")?;
+    let host = Arc::new(host(&settings, store.clone(), borrowed).await?);
+    let hold = std::env::var("DEPLOYD_HOLD").ok().and_then(|text| Hold::parse(&text));
+    let supervisor = Supervisor::open(store, host, hold).await.context("failed to read what is installed")?;
+    recover::recover(&supervisor).await.context("failed to take up what was interrupted")?;
+    tokio::spawn(janitor::run(supervisor.clone()));
+    let api = Api { supervisor, reserved: http::Reserved::default() };
+    let serve = tokio::spawn(async move {
+        http::serve(Path::new(deployd_api::LOCAL_SOCKET), http::router(api)).await
+    });
+    // The socket is made before the first await of `serve`; readiness follows it.
+    wait_for_socket().await;
+    notify(&[sd_notify::NotifyState::Ready]);
+    info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    tokio::spawn(watchdog());
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        served = serve => served.context("the API ended")??,
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    info!("ending; apps go on, and deployments go on at the next start");
+    Ok(())
+}
+
+async fn host(
+    settings: &Settings,
+    store: Store,
+    borrowed: Collected,
+) -> anyhow::Result<RealHost> {
+    let app_states = Path::new(deployd_core::units::STATE_DIR);
+    let releases = Releases::open(&settings.state_dir, app_states).context("failed to open the releases")?;
+    let apps_dir = settings.state_dir.join("apps");
+    let systemd = Systemd::connect().await.context("failed to reach systemd")?;
+    let (lender, lenders) = Lender::bind(Path::new(LENDER_SOCKET)).context("failed to listen for lenders")?;
+    tokio::spawn(lenders.serve());
+    Ok(RealHost {
+        systemd,
+        lender,
+        held: Held::new(borrowed.listeners),
+        releases,
+        disk: Reservations::new(apps_dir.clone(), settings.disk_reserve),
+        store,
+        settings: HostSettings {
+            name: match &settings.host_name {
+                Some(name) => name.clone(),
+                None => facts::host_name().context("failed to read the host's name")?,
+            },
+            region: settings.region.clone(),
+            boot_id: facts::boot_id().context("failed to read the id of this boot")?,
+            apps_dir: apps_dir.to_string_lossy().into_owned(),
+            runtime: install_runtime(&settings.state_dir)?,
+            mark_prefix: MarkPrefix(settings.mark_prefix),
+            keep: settings.keep_releases as usize,
+            uids: settings.uid_range.clone(),
+            disk_reserve: settings.disk_reserve,
+        },
+    })
+}
+
+/// Copies what apps run with to a folder named by its content: an upgrade or purge of the package never
+/// pulls it from under a running app.
+fn install_runtime(state_dir: &Path) -> anyhow::Result<String> {
+    let mut files = Vec::new();
+    let mut hasher = blake3::Hasher::new();
+    for name in RUNTIME_FILES {
+        let path = PathBuf::from(PACKAGE_DIR).join(name);
+        let bytes = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        hasher.update(&bytes);
+        files.push((name, bytes));
+    }
+    let digest = hasher.finalize().to_hex();
+    let dir = state_dir.join("runtime").join(&digest.as_str()[..8]);
+    std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
+    for (name, bytes) in files {
+        let path = dir.join(name);
+        if std::fs::read(&path).is_ok_and(|now| now == bytes) {
+            continue;
+        }
+        atomic::write(&path, &bytes, 0o755).with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    Ok(dir.to_string_lossy().into_owned())
+}
+
+fn init_log(level: &str) {
+    use tracing_subscriber::prelude::*;
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let registry = tracing_subscriber::registry().with(filter);
+    // Under systemd the journal takes fields; by hand a terminal takes lines.
+    match std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok()) {
+        Some(journal) => registry.with(journal).init(),
+        None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
+    }
+}
+
+async fn wait_for_socket() {
+    for _ in 0..500 {
+        if Path::new(deployd_api::LOCAL_SOCKET).exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        warn!(error = %e, "failed to tell systemd how it goes");
+    }
+}
+
+/// Tells systemd that the event loop turns; a hung agent is replaced.
+async fn watchdog() {
+    let Some(every) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        notify(&[sd_notify::NotifyState::Watchdog]);
+        tokio::time::sleep(every / 3).await;
+    }
+}

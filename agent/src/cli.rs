@@ -1,0 +1,110 @@
+//! The command line of the agent: run, check-config, journal.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use deployd_api::ids::{AppName, DeploymentId};
+
+use crate::boot;
+use crate::config::Settings;
+use crate::store::Store;
+use crate::view::story;
+
+/// The root agent of deployd: stages releases and swaps them without losing a connection.
+#[derive(Debug, Parser)]
+#[command(name = "deployd", version, arg_required_else_help = false)]
+struct Cli {
+    /// The config file; additions are read from the folder `agent.d` beside it.
+    #[arg(long, global = true, default_value = "/etc/deployd/agent.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent (what the unit does; the default).
+    Run,
+    /// Check the config and print what is in force, with the source of each value.
+    CheckConfig {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the journal of deployments.
+    Journal {
+        #[command(subcommand)]
+        command: JournalCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum JournalCommand {
+    /// Tell one deployment as a story: the last of an app, or one by its id.
+    Show {
+        /// An app, or a deployment's id.
+        which: String,
+        /// The records as they stand, one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Parses and runs.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None | Some(Command::Run) => boot::run(&cli.config),
+        Some(Command::CheckConfig { json }) => check_config(&cli.config, json),
+        Some(Command::Journal { command: JournalCommand::Show { which, json } }) => {
+            show_journal(&cli.config, &which, json)
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_config(config: &std::path::Path, json: bool) -> anyhow::Result<()> {
+    let effective = Settings::load(config)?;
+    if json {
+        println!("{:#}", effective.to_json());
+    } else {
+        print!("{effective}");
+    }
+    Ok(())
+}
+
+fn show_journal(config: &std::path::Path, which: &str, json: bool) -> anyhow::Result<()> {
+    let settings = Settings::load(config)?.settings;
+    let store = Store::open_read_only(&settings.state_dir).context("failed to open the journal")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    runtime.block_on(async {
+        let app = which.parse::<AppName>().ok();
+        let mut row = match &app {
+            Some(app) => store.recent(app, 1).await?.into_iter().next(),
+            None => None,
+        };
+        if row.is_none()
+            && let Ok(id) = which.parse::<DeploymentId>()
+        {
+            row = store.get(&id).await?;
+        }
+        let row = row.with_context(|| {
+            format!("there is no deployment of an app or with an id `{which}`; deployd-ctl --local status lists the apps")
+        })?;
+        let rows = store.load(&row.new.id).await?;
+        if json {
+            rows.iter().for_each(|r| println!("{}", r.record));
+        } else {
+            print!("{}", story::tell(&row, &rows)?);
+        }
+        Ok(())
+    })
+}

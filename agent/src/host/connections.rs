@@ -1,0 +1,181 @@
+//! How many connections a release still serves.
+//!
+//! A connection belongs to the release whose processes hold its socket: the truth, whatever listener it
+//! came through. Reading other users' descriptors needs `CAP_SYS_PTRACE`. Called by the driver while it
+//! drains, and for `status`; it never judges whether a number is good.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::listener::LocalAddress;
+use super::processes;
+use super::sockdiag::{TcpState, tcp_sockets};
+
+/// Why connections could not be counted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionsError {
+    /// The kernel's table of sockets.
+    #[error("failed to list TCP connections")]
+    Table(#[source] io::Error),
+    /// The descriptors of a process.
+    #[error("failed to look at the descriptors of the processes in {cgroup}")]
+    Processes {
+        /// Their cgroup.
+        cgroup: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The thread that counts was cancelled: the agent ends.
+    #[error("failed to count connections: the runtime shuts down")]
+    Ended,
+}
+
+/// Connections that processes serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Connections {
+    /// Both sides may still send.
+    pub established: u64,
+    /// The client said that it will send no more (`CLOSE_WAIT`); it may still get an answer.
+    pub half_closed: u64,
+}
+
+/// Counts, for each group of cgroups (say: one group a release), the connections to these listeners that
+/// its processes hold. Unix listeners are counted by the path that the kernel shows, as well as it does.
+pub async fn count(
+    releases: Vec<Vec<String>>,
+    listeners: Vec<LocalAddress>,
+) -> Result<Vec<Connections>, ConnectionsError> {
+    let counted = tokio::task::spawn_blocking(move || count_blocking(&releases, &listeners)).await;
+    counted.map_err(|_| ConnectionsError::Ended)?
+}
+
+fn count_blocking(
+    releases: &[Vec<String>],
+    listeners: &[LocalAddress],
+) -> Result<Vec<Connections>, ConnectionsError> {
+    let sockets = served(listeners)?;
+    releases.iter().map(|cgroups| count_release(cgroups, &sockets)).collect()
+}
+
+fn count_release(
+    cgroups: &[String],
+    sockets: &HashMap<u64, TcpState>,
+) -> Result<Connections, ConnectionsError> {
+    let mut held = HashSet::new();
+    for cgroup in cgroups {
+        let failed = |source| ConnectionsError::Processes { cgroup: cgroup.clone(), source };
+        for pid in processes::pids_in(cgroup).map_err(failed)? {
+            held.extend(processes::sockets_of(pid).map_err(failed)?);
+        }
+    }
+    let mut connections = Connections::default();
+    for inode in held {
+        match sockets.get(&inode) {
+            Some(TcpState::Established) => connections.established += 1,
+            Some(TcpState::CloseWait) => connections.half_closed += 1,
+            Some(TcpState::Listen) | None => {}
+        }
+    }
+    Ok(connections)
+}
+
+/// The connections to these listeners, by inode.
+fn served(listeners: &[LocalAddress]) -> Result<HashMap<u64, TcpState>, ConnectionsError> {
+    let tcp: Vec<SocketAddr> = listeners.iter().filter_map(tcp_address).collect();
+    let mut found = HashMap::new();
+    if !tcp.is_empty() {
+        let states = [TcpState::Established, TcpState::CloseWait];
+        let all = tcp_sockets(&states).map_err(ConnectionsError::Table)?;
+        let ours = all.iter().filter(|s| tcp.iter().any(|l| is_to(s.local, *l)));
+        found.extend(ours.map(|s| (s.inode, s.state)));
+    }
+    let paths: Vec<&Path> = listeners.iter().filter_map(unix_path).collect();
+    if !paths.is_empty() {
+        let table = std::fs::read_to_string("/proc/net/unix").map_err(ConnectionsError::Table)?;
+        found.extend(unix_connections(&table, &paths).map(|inode| (inode, TcpState::Established)));
+    }
+    Ok(found)
+}
+
+fn tcp_address(listener: &LocalAddress) -> Option<SocketAddr> {
+    match listener {
+        LocalAddress::Tcp { addr, .. } => Some(*addr),
+        LocalAddress::Unix(_) => None,
+    }
+}
+
+fn unix_path(listener: &LocalAddress) -> Option<&Path> {
+    match listener {
+        LocalAddress::Tcp { .. } => None,
+        LocalAddress::Unix(path) => path.as_deref(),
+    }
+}
+
+/// A wildcard listener serves every address of its port.
+fn is_to(local: SocketAddr, listener: SocketAddr) -> bool {
+    local.port() == listener.port()
+        && (listener.ip().is_unspecified() || listener.ip() == local.ip().to_canonical())
+}
+
+/// Accepted sockets carry their listener's path and are connected (state 03).
+fn unix_connections<'a>(table: &'a str, paths: &'a [&Path]) -> impl Iterator<Item = u64> + 'a {
+    table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let state = fields.nth(5)?;
+        let inode = fields.next()?.parse().ok()?;
+        let path = Path::new(fields.next()?);
+        (state == "03" && paths.contains(&path)).then_some(inode)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_listener_serves_every_address_of_its_port() {
+        let addr = |s: &str| s.parse::<SocketAddr>().unwrap();
+        assert!(is_to(addr("[::ffff:127.0.0.1]:80"), addr("[::]:80")));
+        assert!(is_to(addr("[::ffff:127.0.0.1]:80"), addr("127.0.0.1:80")));
+        assert!(!is_to(addr("127.0.0.2:80"), addr("127.0.0.1:80")));
+        assert!(!is_to(addr("127.0.0.1:81"), addr("[::]:80")));
+    }
+
+    #[test]
+    fn unix_connections_are_told_from_their_listener() {
+        let table = "Num RefCount Protocol Flags Type St Inode Path\n\
+            0: 00000002 00000000 00010000 0001 01 11 /run/a.sock\n\
+            0: 00000003 00000000 00000000 0001 03 12 /run/a.sock\n\
+            0: 00000003 00000000 00000000 0001 03 13\n\
+            0: 00000003 00000000 00000000 0001 03 14 /run/b.sock\n";
+        let found: Vec<u64> = unix_connections(table, &[Path::new("/run/a.sock")]).collect();
+        assert_eq!(found, [12]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn connections_of_this_process_are_counted_by_its_cgroup() {
+        let own = processes::cgroup_of(std::process::id()).unwrap();
+        if !processes::pids_in(&own).unwrap().contains(&std::process::id()) {
+            eprintln!("not run: no unified cgroup hierarchy here");
+            return;
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let local = LocalAddress::Tcp { addr, stack: super::super::listener::Stack::Single };
+        let mut open = Vec::new();
+        for _ in 0..5 {
+            let client = std::net::TcpStream::connect(addr).unwrap();
+            open.push((client, listener.accept().unwrap().0));
+        }
+        let count = |releases| count(releases, vec![local.clone()]);
+        let all = count(vec![vec![own.clone()], vec![]]).await.unwrap();
+        assert_eq!(all, [Connections { established: 5, half_closed: 0 }, Connections::default()]);
+        open[0].0.shutdown(std::net::Shutdown::Write).unwrap();
+        drop(open.pop());
+        let all = count(vec![vec![own]]).await.unwrap();
+        assert_eq!(all, [Connections { established: 3, half_closed: 1 }]);
+    }
+}

@@ -1,0 +1,174 @@
+//! What the host is and has, read once when asked.
+//!
+//! Read-only, no judgement: preflight compares these with what a release needs.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::statvfs::statvfs;
+use nix::time::{ClockId, clock_gettime};
+
+use super::processes;
+use super::sockdiag::{TcpState, tcp_sockets};
+
+/// A fact that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read {fact}")]
+pub struct FactError {
+    /// Which one.
+    pub fact: &'static str,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+fn failed<E: Into<io::Error>>(fact: &'static str) -> impl FnOnce(E) -> FactError {
+    move |e| FactError { fact, source: e.into() }
+}
+
+/// Bytes of memory that new processes could use without swapping.
+pub fn memory_available() -> Result<u64, FactError> {
+    let fact = "available memory";
+    let text = fs::read_to_string("/proc/meminfo").map_err(failed(fact))?;
+    let missing = || FactError { fact, source: io::ErrorKind::InvalidData.into() };
+    meminfo_bytes(&text, "MemAvailable").ok_or_else(missing)
+}
+
+fn meminfo_bytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Room on a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that root can still write.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Files that can still be made.
+    pub free_files: u64,
+    /// Whether programs on it may run.
+    pub programs: Programs,
+}
+
+/// Whether a file system lets programs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Programs {
+    /// They run.
+    Run,
+    /// It is mounted `noexec`.
+    NoExec,
+}
+
+/// Room on the file system of a path.
+pub fn disk(path: &Path) -> Result<Disk, FactError> {
+    let stat = statvfs(path).map_err(failed("disk space"))?;
+    let noexec = stat.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC);
+    Ok(Disk {
+        free: stat.blocks_free() * stat.fragment_size(),
+        total: stat.blocks() * stat.fragment_size(),
+        free_files: stat.files_free(),
+        programs: if noexec { Programs::NoExec } else { Programs::Run },
+    })
+}
+
+/// A process that listens on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortHolder {
+    /// The address it listens on.
+    pub local: std::net::SocketAddr,
+    /// The process; `None` when none could be found.
+    pub pid: Option<u32>,
+    /// Its name.
+    pub process: Option<String>,
+    /// Its unit. Sockets of `.socket` units are held by `init.scope` while no service runs.
+    pub unit: Option<String>,
+}
+
+/// Who listens on a TCP port. A socket that several processes hold appears once for each.
+pub async fn port_holders(port: u16) -> Result<Vec<PortHolder>, FactError> {
+    let found = tokio::task::spawn_blocking(move || port_holders_blocking(port)).await;
+    found.map_err(|e| FactError { fact: "port holders", source: io::Error::other(e) })?
+}
+
+fn port_holders_blocking(port: u16) -> Result<Vec<PortHolder>, FactError> {
+    let all = tcp_sockets(&[TcpState::Listen]).map_err(failed("listening sockets"))?;
+    let wanted: HashMap<u64, std::net::SocketAddr> =
+        all.iter().filter(|s| s.local.port() == port).map(|s| (s.inode, s.local)).collect();
+    let mut holders = Vec::new();
+    if wanted.is_empty() {
+        return Ok(holders);
+    }
+    for pid in processes::all_pids().map_err(failed("processes"))? {
+        // Without the right to look at one process the others still tell.
+        let Ok(sockets) = processes::sockets_of(pid) else { continue };
+        for local in sockets.iter().filter_map(|inode| wanted.get(inode)) {
+            holders.push(PortHolder {
+                local: *local,
+                pid: Some(pid),
+                process: processes::name_of(pid).ok(),
+                unit: processes::unit_of(pid).ok().flatten(),
+            });
+        }
+    }
+    for local in wanted.values() {
+        if !holders.iter().any(|h| h.local == *local) {
+            holders.push(PortHolder { local: *local, pid: None, process: None, unit: None });
+        }
+    }
+    Ok(holders)
+}
+
+/// The id of this boot: another one means that everything in memory is gone.
+pub fn boot_id() -> Result<String, FactError> {
+    read_line("/proc/sys/kernel/random/boot_id", "the boot id")
+}
+
+/// The host's name.
+pub fn host_name() -> Result<String, FactError> {
+    read_line("/proc/sys/kernel/hostname", "the host name")
+}
+
+fn read_line(path: &str, fact: &'static str) -> Result<String, FactError> {
+    Ok(fs::read_to_string(path).map_err(failed(fact))?.trim().to_owned())
+}
+
+/// Time since boot, suspend included: the clock of leases. No one can set it.
+pub fn boot_time() -> Result<Duration, FactError> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(failed("the boot clock"))?;
+    Ok(now.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_this_host_are_plausible() {
+        assert!(memory_available().unwrap() > 1 << 20);
+        let disk = disk(Path::new("/")).unwrap();
+        assert!(disk.free <= disk.total && disk.total > 0);
+        assert_eq!(boot_id().unwrap().len(), 36);
+        assert!(!host_name().unwrap().is_empty());
+        assert!(boot_time().unwrap() <= boot_time().unwrap());
+    }
+
+    #[test]
+    fn meminfo_is_in_kibibytes() {
+        let text = "MemTotal:  100 kB\nMemAvailable:    42 kB\n";
+        assert_eq!(meminfo_bytes(text, "MemAvailable"), Some(42 * 1024));
+        assert_eq!(meminfo_bytes(text, "Mem"), None);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_holder_of_a_port_is_this_process() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let holders = port_holders(local.port()).await.unwrap();
+        assert!(holders.iter().any(|h| h.local == local && h.pid == Some(std::process::id())));
+    }
+}

@@ -1,0 +1,233 @@
+//! The model of a reuseport group and the steering programs, against the kernel.
+//!
+//! Needs root: steering marks are `SO_MARK`. All traffic stays on 127.0.0.0/8.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+
+use deployd::host::listener::{Listener, Queue};
+use deployd_core::steering::group::{Chosen, Group};
+use deployd_core::steering::{MarkPrefix, Weight, only, weights};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrLike, bind, connect, getsockname, listen,
+    setsockopt, socket, sockopt,
+};
+use proptest::prelude::*;
+
+const PREFIX: MarkPrefix = MarkPrefix::DEFAULT;
+const BACKLOG: u16 = 64;
+
+fn require_root() {
+    assert!(nix::unistd::geteuid().is_root(), "this test sets SO_MARK: run it as root");
+}
+
+fn bound(port: u16) -> (OwnedFd, u16) {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
+    setsockopt(&fd, sockopt::ReusePort, &true).unwrap();
+    let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
+    bind(raw, &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))).unwrap();
+    let port = getsockname::<SockaddrIn>(raw).unwrap().port();
+    (fd, port)
+}
+
+/// A listener of the group: one descriptor in our hands, one held as PID 1 or an app would.
+fn member(port: u16) -> (Listener, OwnedFd, u16) {
+    let (fd, port) = bound(port);
+    listen(&fd, Backlog::new(i32::from(BACKLOG)).unwrap()).unwrap();
+    let held = fd.try_clone().unwrap();
+    (Listener::adopt(fd).unwrap(), held, port)
+}
+
+fn connect_marked(port: u16, mark: Option<u32>) -> io::Result<TcpStream> {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    if let Some(mark) = mark {
+        setsockopt(&fd, sockopt::Mark, &mark)?;
+    }
+    let addr = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+    connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &addr as &dyn SockaddrLike)?;
+    Ok(TcpStream::from(fd))
+}
+
+/// Accepts the one waiting connection and tells whose queue it was in.
+fn accepted_by(held: &HashMap<u32, (Listener, OwnedFd)>) -> Vec<u32> {
+    let mut owners = Vec::new();
+    for (id, (listener, dup)) in held {
+        if !listener.is_listening().unwrap() {
+            continue;
+        }
+        let Queue { waiting, .. } = listener.queue().unwrap();
+        let acceptor = TcpListener::from(dup.try_clone().unwrap());
+        for _ in 0..waiting {
+            let (_, peer) = acceptor.accept().unwrap();
+            assert!(matches!(peer, SocketAddr::V4(_)));
+            owners.push(*id);
+        }
+    }
+    owners
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Listen,
+    Close(u8),
+    Shutdown(u8),
+    Relisten(u8),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => Just(Op::Listen),
+        2 => any::<u8>().prop_map(Op::Close),
+        2 => any::<u8>().prop_map(Op::Shutdown),
+        2 => any::<u8>().prop_map(Op::Relisten),
+    ];
+    prop::collection::vec(op, 1..12)
+}
+
+/// The real group beside the model.
+struct Pair {
+    model: Group<u32>,
+    held: HashMap<u32, (Listener, OwnedFd)>,
+    port: u16,
+    /// Bound without listening, so that the port stays ours when the group is empty.
+    _anchor: OwnedFd,
+    next: u32,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (anchor, port) = bound(0);
+        Self { model: Group::new(), held: HashMap::new(), port, _anchor: anchor, next: 0 }
+    }
+
+    fn nth(&self, pick: u8) -> Option<u32> {
+        let mut ids: Vec<u32> = self.held.keys().copied().collect();
+        ids.sort_unstable();
+        (!ids.is_empty()).then(|| ids[usize::from(pick) % ids.len()])
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Listen => {
+                let (listener, dup, _) = member(self.port);
+                self.held.insert(self.next, (listener, dup));
+                self.model.listen(self.next);
+                self.next += 1;
+            }
+            Op::Close(pick) => {
+                if let Some(id) = self.nth(pick) {
+                    self.held.remove(&id);
+                    self.model.close(&id);
+                }
+            }
+            Op::Shutdown(pick) => {
+                // A second shutdown of the same socket is ENOTCONN: only members can be shut down.
+                if let Some(id) = self.nth(pick).filter(|id| self.model.index_of(id).is_some()) {
+                    self.held[&id].0.shutdown_read().unwrap();
+                    self.model.shutdown(&id);
+                }
+            }
+            Op::Relisten(pick) => {
+                if let Some(id) = self.nth(pick) {
+                    self.held[&id].0.relisten(BACKLOG).unwrap();
+                    self.model.listen(id);
+                }
+            }
+        }
+    }
+
+    /// Asks the kernel for every index, by a program and by a mark, and compares with the model.
+    fn check(&self) {
+        let Some(first) = self.model.members().first() else {
+            assert_eq!(self.model.choose(0), Chosen::Nobody);
+            assert!(connect_marked(self.port, None).is_err(), "nobody listens, yet it was accepted");
+            return;
+        };
+        let any_member = &self.held[first].0;
+        let beyond = self.model.members().len() as u8;
+        for index in 0..=beyond {
+            any_member.attach(&only(PREFIX, index)).unwrap();
+            let client = connect_marked(self.port, None).unwrap();
+            self.compare(index);
+            drop(client);
+        }
+        any_member.attach(&only(PREFIX, 0)).unwrap();
+        for index in 0..=beyond {
+            let client = connect_marked(self.port, Some(PREFIX.mark(index))).unwrap();
+            self.compare(index);
+            drop(client);
+        }
+    }
+
+    fn compare(&self, index: u8) {
+        let owners = accepted_by(&self.held);
+        assert_eq!(owners.len(), 1, "one connection, accepted by {owners:?}");
+        match self.model.choose(u32::from(index)) {
+            Chosen::Member(id) => assert_eq!(owners[0], *id, "index {index}, model {:?}", self.model),
+            Chosen::Any => assert!(self.model.index_of(&owners[0]).is_some()),
+            Chosen::Nobody => panic!("the model is empty, yet {owners:?} accepted"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn the_model_agrees_with_the_kernel(ops in ops()) {
+        require_root();
+        let mut pair = Pair::new();
+        for op in ops {
+            pair.apply(op);
+            pair.check();
+        }
+    }
+}
+
+/// Connections of each distribution trial: enough that 1 % shows, few enough for a second.
+const TRIALS: u32 = 4_000;
+/// Standard deviations that the count may be off: 1 wrong alarm in 10^9 runs of one weight.
+const Z_BOUND: f64 = 6.0;
+
+#[test]
+fn weights_are_distributed_as_asked() {
+    require_root();
+    let (first, held_first, port) = member(0);
+    let (second, held_second, _) = member(port);
+    let held = HashMap::from([(0, (first, held_first)), (1, (second, held_second))]);
+    for percent in [0, 1, 10, 50, 99, 100] {
+        let pair = [Weight { index: 0, percent: 100 - percent }, Weight { index: 1, percent }];
+        held[&0].0.attach(&weights(PREFIX, &pair).unwrap()).unwrap();
+        let mut to_second = 0_u32;
+        for _ in 0..TRIALS {
+            let client = connect_marked(port, None).unwrap();
+            // Resetting keeps thousands of TIME_WAIT sockets from using up the loopback ports.
+            setsockopt(&client.as_fd(), sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+            let owners = accepted_by(&held);
+            assert_eq!(owners.len(), 1);
+            to_second += owners[0];
+        }
+        let p = f64::from(percent) / 100.0;
+        let n = f64::from(TRIALS);
+        let deviation = (n * p * (1.0 - p)).sqrt();
+        let off = (f64::from(to_second) - n * p).abs();
+        assert!(off <= Z_BOUND * deviation, "{percent} %: {to_second} of {TRIALS}");
+    }
+}
+
+#[test]
+fn what_a_listener_tells_is_what_the_kernel_has() {
+    require_root();
+    let (listener, _held, port) = member(0);
+    assert!(listener.is_listening().unwrap());
+    let clone = Listener::adopt(listener.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    assert_eq!(listener.cookie().unwrap(), clone.cookie().unwrap());
+    let clients: Vec<_> = (0..3).map(|_| connect_marked(port, None).unwrap()).collect();
+    assert_eq!(listener.queue().unwrap(), Queue { waiting: 3, backlog: u32::from(BACKLOG) });
+    drop(clients);
+    listener.shutdown_read().unwrap();
+    assert!(!clone.is_listening().unwrap(), "shutdown reaches every holder");
+    assert!(Listener::adopt(clone.as_fd().try_clone_to_owned().unwrap()).is_err());
+}
