@@ -72,10 +72,17 @@ impl Placer {
             to.folder.unlink(to.name)?;
             return Ok(false);
         }
-        if self.links == LinkPolicy::CopyOnly {
-            expect_digest(hash(&mut to.folder.open_file(to.name)?)?, to)?;
+        let out = (|| {
+            if self.links == LinkPolicy::CopyOnly {
+                expect_digest(hash(&mut to.folder.open_file(to.name)?)?, to)?;
+            }
+            file.sync_all()
+        })();
+        if let Err(e) = out {
+            // The next donor needs the place.
+            to.folder.unlink(to.name)?;
+            return Err(e);
         }
-        file.sync_all()?;
         Ok(true)
     }
 }
