@@ -5,7 +5,7 @@
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockFlag, accept4, recvmsg};
 use std::collections::BTreeSet;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -57,4 +57,31 @@ pub fn receive(socket: impl AsFd, text: &mut [u8]) -> Result<(usize, Vec<OwnedFd
         return Err(Errno::EMSGSIZE);
     }
     Ok((message.bytes, descriptors))
+}
+
+/// Whether a program that this process becomes keeps the descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExec {
+    /// It is closed.
+    Close,
+    /// It stays open, under the same number.
+    Keep,
+}
+
+/// Duplicates to the lowest free number that is at least `lowest`.
+pub fn duplicate(fd: impl AsFd, lowest: RawFd, on_exec: OnExec) -> Result<OwnedFd, Errno> {
+    let how = match on_exec {
+        OnExec::Close => FcntlArg::F_DUPFD_CLOEXEC(lowest),
+        OnExec::Keep => FcntlArg::F_DUPFD(lowest),
+    };
+    let number = fcntl(fd, how)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Accepts a connection; close-on-exec and non-blocking, whatever the listener is.
+pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
+    let number = accept4(listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
