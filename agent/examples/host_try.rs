@@ -1,6 +1,6 @@
 //! Tries the host operations by hand on a real systemd host: `host_try VERB ARGS…`, as root.
-use std::time::Duration;
 use deployd::host::systemd::*;
+use std::time::Duration;
 use tokio::time::Instant;
 
 #[tokio::main(flavor = "current_thread")]
@@ -18,7 +18,10 @@ async fn main() -> anyhow::Result<()> {
         ["reload"] => systemd.daemon_reload().await?,
         ["wait", unit, state, secs] => {
             let deadline = Instant::now() + Duration::from_secs(secs.parse()?);
-            println!("{:?}", systemd.wait_until(unit, |u| u.is_some_and(|u| u.active_state == *state), deadline).await?);
+            println!(
+                "{:?}",
+                systemd.wait_until(unit, |u| u.is_some_and(|u| u.active_state == *state), deadline).await?
+            );
         }
         ["run", name, secs, rest @ ..] => {
             let spec = TransientSpec {
@@ -27,7 +30,10 @@ async fn main() -> anyhow::Result<()> {
                 stdin: Some(b"from stdin\n".to_vec()),
                 output: Some(format!("/run/{name}.out").into()),
                 timeout: Duration::from_secs(secs.parse()?),
-                properties: vec![Property { name: "SystemCallFilter".into(), value: PropertyValue::Filter(true, vec!["@system-service".into()]) }],
+                properties: vec![Property {
+                    name: "SystemCallFilter".into(),
+                    value: PropertyValue::Filter(true, vec!["@system-service".into()]),
+                }],
                 user: Some("daemon".into()),
             };
             println!("{:?}", systemd.run_transient(name, &spec).await);

@@ -49,9 +49,10 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     recover::recover(&supervisor).await.context("failed to take up what was interrupted")?;
     tokio::spawn(janitor::run(supervisor.clone()));
     let api = Api { supervisor, reserved: http::Reserved::default() };
-    let serve = tokio::spawn(async move {
-        http::serve(Path::new(deployd_api::LOCAL_SOCKET), http::router(api)).await
-    });
+    let serve =
+        tokio::spawn(
+            async move { http::serve(Path::new(deployd_api::LOCAL_SOCKET), http::router(api)).await },
+        );
     // The socket is made before the first await of `serve`; readiness follows it.
     wait_for_socket().await;
     notify(&[sd_notify::NotifyState::Ready]);
@@ -68,11 +69,7 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn host(
-    settings: &Settings,
-    store: Store,
-    borrowed: Collected,
-) -> anyhow::Result<RealHost> {
+async fn host(settings: &Settings, store: Store, borrowed: Collected) -> anyhow::Result<RealHost> {
     let app_states = Path::new(deployd_core::units::STATE_DIR);
     let releases = Releases::open(&settings.state_dir, app_states).context("failed to open the releases")?;
     let apps_dir = settings.state_dir.join("apps");

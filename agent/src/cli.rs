@@ -103,7 +103,8 @@ fn show_journal(config: &std::path::Path, which: &str, json: bool) -> anyhow::Re
         if json {
             rows.iter().for_each(|r| println!("{}", r.record));
         } else {
-            print!("{}", story::tell(&row, &rows)?);
+            let story = story::tell(&row, &rows).map_err(|e| anyhow::anyhow!("{e}"))?;
+            print!("{story}");
         }
         Ok(())
     })

@@ -26,9 +26,7 @@ pub trait Drained: Send + Sync + 'static {
 }
 
 /// Runs for ever.
-pub async fn run<H: Port + Observer + Drained>(supervisor: Arc<Supervisor<H>>)
-
-{
+pub async fn run<H: Port + Observer + Drained>(supervisor: Arc<Supervisor<H>>) {
     loop {
         for (_, state) in supervisor.apps().await {
             let draining = state.lock().await.draining.clone();
@@ -46,9 +44,7 @@ async fn tidy<H: Port + Observer + Drained>(
     supervisor: &Arc<Supervisor<H>>,
     state: &SharedState,
     tag: Tag,
-) -> Result<(), ErrorBody>
-
-{
+) -> Result<(), ErrorBody> {
     let known = state.lock().await.clone();
     let Some(release) = known.releases.get(&tag.label) else {
         return forget(supervisor, state, tag).await;
@@ -77,7 +73,8 @@ fn endings(state: &AppState, of: Activation<'_>) -> Vec<Action> {
     paths.extend(processes.iter().map(|p| units::nonblocking_drop_in(&state.app, p, of.tag)));
     // Units of Unix sockets carry no label: they belong to whoever serves.
     let shared = |path: &String| {
-        let live = state.live.and_then(|t| Some(Activation { tag: t, release: state.releases.get(&t.label)? }));
+        let live =
+            state.live.and_then(|t| Some(Activation { tag: t, release: state.releases.get(&t.label)? }));
         live.is_some_and(|l| l.sockets().iter().any(|s| units::path(&s.unit) == *path))
     };
     paths.retain(|p| !shared(p));
@@ -89,9 +86,7 @@ async fn forget<H: Port + Observer>(
     supervisor: &Arc<Supervisor<H>>,
     state: &SharedState,
     tag: Tag,
-) -> Result<(), ErrorBody>
-
-{
+) -> Result<(), ErrorBody> {
     record::save(supervisor.store(), state, &[Change::Drained { tag }], None)
         .await
         .map_err(|e| crate::supervisor::store_failed(&e))

@@ -20,9 +20,7 @@ use crate::supervisor::{Observer, Supervisor};
 use crate::view::Story;
 
 /// Takes up every deployment without a verdict.
-pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError>
-
-{
+pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError> {
     let store = supervisor.store();
     let boot_id = supervisor.host().boot_id();
     if store.get_meta(BOOT.to_owned()).await?.is_some_and(|b| b != boot_id) {
@@ -44,9 +42,7 @@ pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Res
 const BOOT: &str = "boot_id";
 
 /// After a reboot only what is committed has sockets; every program is gone with them.
-async fn forget_groups<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError>
-
-{
+async fn forget_groups<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError> {
     for (_, state) in supervisor.apps().await {
         let gone: Vec<Change> = {
             let state: &AppState = &*state.lock().await;
@@ -67,9 +63,7 @@ async fn take_up<H: Port + Observer>(
     boot_id: &str,
     row: &DeploymentRow,
     story: Story,
-) -> Result<(), StoreError>
-
-{
+) -> Result<(), StoreError> {
     let Story { plan, mut progress, .. } = story;
     let mut seq = row.last_seq;
     let id = row.new.id.clone();

@@ -65,9 +65,7 @@ pub struct Supervisor<H> {
     hold: Option<Hold>,
 }
 
-impl<H: Port + Observer> Supervisor<H>
-
-{
+impl<H: Port + Observer> Supervisor<H> {
     /// With the apps that the store knows.
     pub async fn open(store: Store, host: Arc<H>, hold: Option<Hold>) -> Result<Arc<Self>, StoreError> {
         let mut slots = BTreeMap::new();
@@ -76,7 +74,9 @@ impl<H: Port + Observer> Supervisor<H>
                 Ok(state) => {
                     slots.insert(row.app, Arc::new(Slot::new(state)));
                 }
-                Err(e) => error!(app = %row.app, error = %e, "the app's state cannot be read: it is left alone"),
+                Err(e) => {
+                    error!(app = %row.app, error = %e, "the app's state cannot be read: it is left alone")
+                }
             }
         }
         let (news, _) = watch::channel(0);
@@ -143,7 +143,11 @@ impl<H: Port + Observer> Supervisor<H>
         };
         if let Some(broken) = lint::lint(&plan).first() {
             let hint = "this is a defect of deployd: please report it with the spec";
-            return Err(ErrorBody::new(ErrorCode::Internal, format!("the plan breaks a rule: {broken}"), hint));
+            return Err(ErrorBody::new(
+                ErrorCode::Internal,
+                format!("the plan breaks a rule: {broken}"),
+                hint,
+            ));
         }
         match self.begin(&slot, id.clone(), plan, &origin).await? {
             Some(new) => *running = Some(new),
@@ -294,7 +298,9 @@ impl<H: Port + Observer> Supervisor<H>
                     this.slots.lock().await.remove(&app);
                 }
                 Ok(_) => {}
-                Err(e) => error!(error = %e, "the deployment stands still: its journal cannot be written. {}", e.hint()),
+                Err(e) => {
+                    error!(error = %e, "the deployment stands still: its journal cannot be written. {}", e.hint())
+                }
             }
             ended_tx.send_replace(true);
             this.news.send_modify(|n| *n += 1);
@@ -330,7 +336,8 @@ impl<H: Port + Observer> Supervisor<H>
         }
         let uid = self.host.allocate_uid(app).await?;
         let mut slots = self.slots.lock().await;
-        let slot = slots.entry(app.clone()).or_insert_with(|| Arc::new(Slot::new(AppState::new(app.clone(), uid))));
+        let slot =
+            slots.entry(app.clone()).or_insert_with(|| Arc::new(Slot::new(AppState::new(app.clone(), uid))));
         let slot = slot.clone();
         drop(slots);
         let state = json(&*slot.state.lock().await)?;
@@ -352,7 +359,11 @@ fn alias(id: &DeploymentId) -> String {
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, ErrorBody> {
     serde_json::to_string(value).map_err(|e| {
-        ErrorBody::new(ErrorCode::Internal, format!("failed to write a document: {e}"), "please report this defect")
+        ErrorBody::new(
+            ErrorCode::Internal,
+            format!("failed to write a document: {e}"),
+            "please report this defect",
+        )
     })
 }
 

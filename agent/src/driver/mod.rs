@@ -148,7 +148,10 @@ const UNDO_AT_LEAST: Duration = Duration::from_secs(120);
 fn is_wait(action: &Action) -> bool {
     matches!(
         action,
-        Action::Check { .. } | Action::Watch { .. } | Action::AwaitEmptyQueue { .. } | Action::StartInstance { .. }
+        Action::Check { .. }
+            | Action::Watch { .. }
+            | Action::AwaitEmptyQueue { .. }
+            | Action::StartInstance { .. }
     )
 }
 

@@ -68,8 +68,7 @@ impl Recorder {
             _ => None,
         };
         let entry = Entry { at, up_ms: clock::up_ms(), record };
-        let app_state =
-            if changes.is_empty() { None } else { Some((next.app.clone(), to_json(&next)?)) };
+        let app_state = if changes.is_empty() { None } else { Some((next.app.clone(), to_json(&next)?)) };
         let row = RecordRow { seq, at, record: to_json(&entry)? };
         self.store.append(Append { deployment: self.id.clone(), row, app_state, finish }).await?;
         *state = next;
@@ -79,7 +78,9 @@ impl Recorder {
         if let Some(hold) = self.hold {
             hold.here(Hold::After(seq)).await;
         }
-        if matches!(action, Some((Action::ForgetApp { .. }, _))) && matches!(entry.record, Record::Done { .. }) {
+        if matches!(action, Some((Action::ForgetApp { .. }, _)))
+            && matches!(entry.record, Record::Done { .. })
+        {
             let app = self.state.lock().await.app.clone();
             self.store.delete_app(&app).await?;
         }

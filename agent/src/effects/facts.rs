@@ -26,7 +26,9 @@ impl Observer for RealHost {
             _ => None,
         };
         let artifact = match request {
-            Request::Push { document, .. } => self.artifact(&state.app, document.artifact, &document.spec).await?,
+            Request::Push { document, .. } => {
+                self.artifact(&state.app, document.artifact, &document.spec).await?
+            }
             _ => None,
         };
         Ok(Facts {
@@ -65,21 +67,23 @@ impl RealHost {
         artifact: Digest,
         spec: &Spec,
     ) -> Result<Option<ArtifactFacts>, ErrorBody> {
+        let word = |p: &deployd_api::spec::Process| p.exec.first().cloned().unwrap_or_default();
+        let inside = |w: &String| w.contains('/') && !w.starts_with('/');
+        let clean = |w: String| w.trim_start_matches("./").to_owned();
+        let paths: Vec<String> = spec.processes.values().map(word).filter(inside).map(clean).collect();
         let (releases, of) = (self.releases.clone(), app.clone());
-        let staged = blocking(move || releases.staged_artifact(&of, artifact)).await?;
+        let staged = blocking(move || releases.peek(&of, artifact, &paths)).await?;
         let Some(staged) = staged.map_err(|e| step_failed(&e))? else { return Ok(None) };
         let programs = spec.processes.iter().map(|(name, process)| {
-            let word = process.exec.first().map(String::as_str).unwrap_or_default();
-            (name.clone(), elf::inspect(&staged.lookup, word, PATH).into())
+            (name.clone(), elf::inspect(&staged.peek, &clean(word(process)), PATH).into())
         });
-        let space = crate::store::disk::observe(&self.apps_dir()).map_err(|e| {
-            super::files::io_failed("look at the room of", &self.apps_dir(), &e)
-        })?;
+        let space = crate::store::disk::observe(&self.apps_dir())
+            .map_err(|e| super::files::io_failed("look at the room of", &self.apps_dir(), &e))?;
         let promised = self.disk.promised().bytes.saturating_add(self.settings.disk_reserve);
         Ok(Some(ArtifactFacts {
             size: staged.manifest.total_size(),
             complete: staged.complete,
-            needs: staged.needs,
+            needs: staged.need.bytes,
             room: space.free_bytes.saturating_sub(promised),
             beam: staged.manifest.entries().iter().any(|e| e.path == "releases/start_erl.data"),
             programs: programs.collect(),
@@ -89,8 +93,11 @@ impl RealHost {
     /// Who else holds a port of the spec. What the app itself listens on already is no stranger.
     async fn strangers(&self, spec: &Spec, state: &AppState) -> Result<BTreeMap<u16, String>, ErrorBody> {
         let live = state.live_release().filter(|_| !state.stopped);
-        let own: Vec<u16> =
-            live.iter().flat_map(|r| r.document.spec.listen.values()).filter_map(|l| l.address.port()).collect();
+        let own: Vec<u16> = live
+            .iter()
+            .flat_map(|r| r.document.spec.listen.values())
+            .filter_map(|l| l.address.port())
+            .collect();
         let ports = spec.listen.values().filter_map(|l| l.address.port()).filter(|p| !own.contains(p));
         let prefix = format!("deployd-{}-", state.app.unit_part());
         let mut strangers = BTreeMap::new();

@@ -7,8 +7,8 @@ use deployd_api::ids::{AppName, Digest};
 use deployd_core::action::UnitFile;
 use deployd_core::units;
 
-use super::failure::{step_failed, with_chain};
 use super::RealHost;
+use super::failure::{step_failed, with_chain};
 use crate::driver::Done;
 use crate::host::users;
 use crate::store::atomic;
@@ -102,13 +102,15 @@ impl RealHost {
         let (releases, app, name) = (self.releases.clone(), app.clone(), Self::tree_name(tree)?);
         let work = move || releases.seal(&app, artifact, &name, LinkPolicy::Share);
         let sealed = blocking(work).await?.map_err(|e| release_failed(&e))?;
-        let note = format!("{} files sent, {} shared, {} copied", sealed.received, sealed.shared, sealed.copied);
+        let note =
+            format!("{} files sent, {} shared, {} copied", sealed.received, sealed.shared, sealed.copied);
         Ok(Done::note(note))
     }
 
     pub(super) async fn remove_tree(&self, app: &AppName, tree: &str) -> Result<Done, ErrorBody> {
         let (releases, app, name) = (self.releases.clone(), app.clone(), Self::tree_name(tree)?);
-        let removed = blocking(move || releases.remove(&app, &name)).await?.map_err(|e| release_failed(&e))?;
+        let removed =
+            blocking(move || releases.remove(&app, &name)).await?.map_err(|e| release_failed(&e))?;
         match removed.leftovers.first() {
             None => Ok(Done::default()),
             // Reported, never fatal: a file that cannot go must not turn a rollback into a failure.
@@ -143,7 +145,11 @@ impl RealHost {
             let inside = dir.parent() == Some(Path::new(units::STATE_DIR)) && !dir.ends_with("..");
             if !inside {
                 let message = format!("{} is not a folder of an app", dir.display());
-                return Err(ErrorBody::new(ErrorCode::Internal, message, "please report this defect of deployd"));
+                return Err(ErrorBody::new(
+                    ErrorCode::Internal,
+                    message,
+                    "please report this defect of deployd",
+                ));
             }
             let path = dir.clone();
             let removed = blocking(move || std::fs::remove_dir_all(&path)).await?;
@@ -173,7 +179,7 @@ impl RealHost {
 }
 
 /// Runs disk work on a thread that may block.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ErrorBody> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ErrorBody> {
     tokio::task::spawn_blocking(work).await.map_err(|_| {
         ErrorBody::new(ErrorCode::StepFailed, "the agent is ending", "it goes on by itself after its restart")
     })

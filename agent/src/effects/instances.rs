@@ -11,14 +11,14 @@ use deployd_core::state::Change;
 use super::RealHost;
 use super::failure::step_failed;
 use crate::driver::Done;
-use crate::host::journal;
+use crate::host::journal::{self, Query};
 use crate::host::listener::Blocking;
 use crate::host::systemd::{JobResult, UnitState};
 use crate::janitor::Drained;
 use crate::store::atomic;
 
 /// How many of an instance's last lines a failure shows.
-const LAST_LINES: usize = 10;
+const LAST_LINES: u32 = 10;
 
 impl RealHost {
     pub(super) async fn start(&self, instance: &Instance, timeout: Millis) -> Result<Done, ErrorBody> {
@@ -66,10 +66,11 @@ impl RealHost {
     }
 
     pub(super) async fn with_log(&self, mut body: ErrorBody, instance: &Instance) -> ErrorBody {
-        match journal::last_lines(&instance.unit, LAST_LINES).await {
+        let query = Query { units: vec![instance.unit.clone()], last: Some(LAST_LINES), ..Query::default() };
+        match journal::read(&query).await {
             Ok(lines) => {
                 for line in lines {
-                    body = body.cause("log", line);
+                    body = body.cause("log", line.message);
                 }
                 body
             }
@@ -106,7 +107,8 @@ impl RealHost {
                 std::fs::create_dir_all(parent).map_err(|e| super::files::io_failed("make", parent, &e))?;
             }
             let yes = if value { "yes" } else { "no" };
-            let text = format!("# Learned by deployd from the first instance.\n[Service]\nNonBlocking={yes}\n");
+            let text =
+                format!("# Learned by deployd from the first instance.\n[Service]\nNonBlocking={yes}\n");
             atomic::write(path, text.as_bytes(), 0o644).map_err(|e| step_failed(&e))?;
             if reload {
                 self.systemd.daemon_reload().await.map_err(|e| step_failed(&e))?;

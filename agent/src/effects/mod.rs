@@ -25,6 +25,7 @@ use crate::store::disk::Reservations;
 use crate::store::releases::Releases;
 
 pub use failure::step_failed;
+pub use files::blocking as on_disk;
 pub use held::Held;
 
 /// The host that the agent runs on.
@@ -97,7 +98,9 @@ impl Port for RealHost {
             }
             Action::ReloadIfNeeded { units } => self.reload_if_needed(units).await,
             Action::Check { trial, timeout } => self.check(trial, *timeout, run).await,
-            Action::Watch { trial, duration, restarts, .. } => self.watch(trial, *duration, *restarts, run).await,
+            Action::Watch { trial, duration, restarts, .. } => {
+                self.watch(trial, *duration, *restarts, run).await
+            }
             Action::Record { .. } => Ok(Done::default()),
             Action::Commit { target, wanted_by } => files::commit(target, wanted_by),
             Action::Sweep { app, trees, .. } => self.sweep(app, trees).await,

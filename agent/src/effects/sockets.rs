@@ -18,9 +18,10 @@ use super::RealHost;
 use super::failure::step_failed;
 use crate::driver::{Done, Run};
 use crate::host::facts;
+use crate::host::fdstore;
 use crate::host::listener::{Blocking, Listener};
+use crate::host::probe::{self, Target};
 use crate::host::systemd::{JobResult, TransientSpec};
-use crate::host::{fdstore, probe};
 
 /// How often a queue is looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -32,7 +33,8 @@ pub(super) fn loopback(address: &Address) -> Option<SocketAddr> {
     match address {
         Address::Any { port } => Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port)),
         Address::Ip { ip, port } if ip.is_unspecified() => {
-            let ip: IpAddr = if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            let ip: IpAddr =
+                if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
             Some(SocketAddr::new(ip, *port))
         }
         Address::Ip { ip, port } => Some(SocketAddr::new(*ip, *port)),
@@ -52,7 +54,8 @@ impl RealHost {
             self.held.remove(&socket.unit);
             let job = self.systemd.start(&socket.unit).await.map_err(|e| step_failed(&e))?;
             if job != JobResult::Done {
-                let message = format!("systemd could not listen on {} for {}", socket.address, socket.listener);
+                let message =
+                    format!("systemd could not listen on {} for {}", socket.address, socket.listener);
                 let hint = format!("systemctl status {}; is the port held by something else?", socket.unit);
                 return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
             }
@@ -86,7 +89,8 @@ impl RealHost {
         }
         let state = run.state.lock().await;
         let live = state.live.and_then(|t| state.releases.get(&t.label)).cloned();
-        let process = live.and_then(|r| r.document.spec.listen.get(&socket.listener).map(|l| l.process.clone()));
+        let process =
+            live.and_then(|r| r.document.spec.listen.get(&socket.listener).map(|l| l.process.clone()));
         let learned = process.and_then(|p| state.nonblocking.get(&p).copied());
         drop(state);
         self.borrow(socket, learned.unwrap_or(true)).await.map(Some)
@@ -161,13 +165,18 @@ impl RealHost {
         Ok(Done::default())
     }
 
-    pub(super) async fn await_empty(&self, socket: &Socket, quiet: Millis, cap: Millis) -> Result<Done, ErrorBody> {
+    pub(super) async fn await_empty(
+        &self,
+        socket: &Socket,
+        quiet: Millis,
+        cap: Millis,
+    ) -> Result<Done, ErrorBody> {
         let Some(listener) = self.held.get(&socket.unit) else {
             return Ok(Done::note("not held: nothing to watch"));
         };
         let (began, mut last) = (Instant::now(), Instant::now());
         loop {
-            let queued = listener.queue().map_err(|e| step_failed(&e))?.queued;
+            let queued = listener.queue().map_err(|e| step_failed(&e))?.waiting;
             if queued > 0 {
                 last = Instant::now();
             }
@@ -241,30 +250,35 @@ impl RealHost {
         let (Some(listener), Some(to)) = (self.held.get(&socket.unit), loopback(&socket.address)) else {
             return Ok(None);
         };
-        let group: Vec<Socket> = {
-            let state = run.state.lock().await;
-            let tags = state.groups.get(&socket.listener).cloned().unwrap_or_default();
-            let app = state.app.clone();
-            tags.into_iter()
-                .map(|t| deployd_core::units::socket(&app, &socket.listener, &socket.address, t))
-                .collect()
+        let group = self.group(socket, run).await;
+        let Some(index) = self.index(&socket.listener, &group, socket.tag, run).await? else {
+            return Ok(None);
         };
-        let Some(index) = self.index(&socket.listener, &group, socket.tag, run).await? else { return Ok(None) };
         let mark = self.settings.mark_prefix.mark(index);
         let began = Instant::now();
         while began.elapsed() < ACCEPT_WITHIN {
-            if probe::touch(to, mark).await.is_ok() && self.drained(&listener).await {
+            let target = Target::Tcp { addr: to, mark: Some(mark) };
+            let touched = probe::tcp(&target, Duration::from_secs(5)).await;
+            if touched.failure.is_none() && self.drained(&listener).await {
                 return listener.blocking().map(Some).map_err(|e| step_failed(&e));
             }
         }
         Ok(None)
     }
 
+    /// Every socket that the host knows in the group of this one.
+    pub(super) async fn group(&self, socket: &Socket, run: &Run) -> Vec<Socket> {
+        let state = run.state.lock().await;
+        let tags = state.groups.get(&socket.listener).cloned().unwrap_or_default();
+        let of = |tag| deployd_core::units::socket(&state.app, &socket.listener, &socket.address, tag);
+        tags.into_iter().map(of).collect()
+    }
+
     /// Whether what is queued gets accepted soon.
     async fn drained(&self, listener: &Listener) -> bool {
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(5) {
-            if listener.queue().is_ok_and(|q| q.queued == 0) {
+            if listener.queue().is_ok_and(|q| q.waiting == 0) {
                 return true;
             }
             tokio::time::sleep(LOOK).await;

@@ -123,6 +123,17 @@ fn port_holders_blocking(port: u16) -> Result<Vec<PortHolder>, FactError> {
     Ok(holders)
 }
 
+/// Loopback ports for programs that cannot take a listener.
+const PORT_RANGE: std::ops::Range<u16> = 20_000..30_000;
+
+/// The first of `n` loopback ports in a row that nothing is bound to.
+pub fn free_port_run(n: u16) -> Option<u16> {
+    let free = |port: &u16| std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, *port)).is_ok();
+    PORT_RANGE
+        .step_by(usize::from(n.max(1)))
+        .find(|first| (*first..first.saturating_add(n)).all(|p| free(&p)))
+}
+
 /// The id of this boot: another one means that everything in memory is gone.
 pub fn boot_id() -> Result<String, FactError> {
     read_line("/proc/sys/kernel/random/boot_id", "the boot id")

@@ -36,7 +36,11 @@ impl Query {
             ["--output=json", "--all", "--no-pager", "--quiet"].map(str::to_owned).into();
         // One run is selected by fields: lines of its processes, and PID 1's lines about it.
         if let Some(id) = &self.invocation {
-            args.extend([format!("_SYSTEMD_INVOCATION_ID={id}"), "+".to_owned(), format!("INVOCATION_ID={id}")]);
+            args.extend([
+                format!("_SYSTEMD_INVOCATION_ID={id}"),
+                "+".to_owned(),
+                format!("INVOCATION_ID={id}"),
+            ]);
         } else {
             args.extend(self.units.iter().map(|unit| format!("--unit={unit}")));
         }

@@ -164,18 +164,12 @@ impl Lender {
         let fd = timeout(PEER_TIMEOUT, received).await;
         drop(entry);
         match fd {
-            Ok(Ok(fd)) => {
-                Listener::adopt(fd).map_err(|source| LenderError::NotAListener { lender, source })
-            }
+            Ok(Ok(fd)) => Listener::adopt(fd).map_err(|source| LenderError::NotAListener { lender, source }),
             Ok(Err(_)) | Err(_) => Err(LenderError::Nothing { lender }),
         }
     }
 
-    fn expect(
-        &self,
-        unit: &str,
-        lender: &str,
-    ) -> Result<(Entry, oneshot::Receiver<OwnedFd>), LenderError> {
+    fn expect(&self, unit: &str, lender: &str) -> Result<(Entry, oneshot::Receiver<OwnedFd>), LenderError> {
         let (send, received) = oneshot::channel();
         let mut waiting = lock(&self.shared.waiting);
         if waiting.contains_key(unit) {

@@ -31,9 +31,9 @@ fn cgroup_line(text: &str) -> Option<&str> {
 }
 
 fn unit_in(cgroup: &str) -> Option<&str> {
-    cgroup.rsplit('/').find(|part| {
-        [".service", ".scope", ".socket"].iter().any(|suffix| part.ends_with(suffix))
-    })
+    cgroup
+        .rsplit('/')
+        .find(|part| [".service", ".scope", ".socket"].iter().any(|suffix| part.ends_with(suffix)))
 }
 
 /// Every process of a cgroup and of those below it. Empty when it does not exist.

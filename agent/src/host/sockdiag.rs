@@ -48,7 +48,12 @@ pub(super) fn tcp_sockets(states: &[TcpState]) -> io::Result<Vec<TcpSocket>> {
     )?;
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        sendto(netlink.as_raw_fd(), &request(family as u8, mask), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        sendto(
+            netlink.as_raw_fd(),
+            &request(family as u8, mask),
+            &NetlinkAddr::new(0, 0),
+            MsgFlags::empty(),
+        )?;
         collect(&netlink, &mut found)?;
     }
     Ok(found)

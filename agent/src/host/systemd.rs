@@ -139,17 +139,20 @@ impl Systemd {
     }
 
     /// Makes a call that may be repeated, until it arrives.
-    async fn repeat<T>(
+    async fn repeat<T, F>(
         &self,
         attempt: &'static str,
         unit: &str,
-        call: impl AsyncFn(&Connection) -> zbus::Result<T>,
-    ) -> Result<T, SystemdError> {
+        call: impl Fn(Connection) -> F,
+    ) -> Result<T, SystemdError>
+    where
+        F: Future<Output = zbus::Result<T>>,
+    {
         let deadline = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(deadline);
         loop {
             let connection = self.connection(deadline).await?;
-            match call(&connection).await {
+            match call(connection).await {
                 Ok(value) => return Ok(value),
                 Err(error) if is_lost(&error) && backoff.pause().await => {
                     tracing::debug!(unit, attempt, %error, "a call was lost; asking again");
@@ -176,7 +179,7 @@ impl Systemd {
 
     /// Asks for a unit to be stopped and does not wait: it may drain for hours.
     pub async fn stop_no_wait(&self, unit: &str) -> Result<(), SystemdError> {
-        let stopped = self.repeat("stop", unit, async |c| proxy::stop_unit(c, unit).await).await;
+        let stopped = self.repeat("stop", unit, |c| async move { proxy::stop_unit(&c, unit).await }).await;
         ignore_no_such_unit(stopped.map(drop))
     }
 
@@ -186,34 +189,36 @@ impl Systemd {
             Whom::Main => "main",
             Whom::All => "all",
         };
-        self.repeat("signal", unit, async |c| proxy::kill_unit(c, unit, whom, signal as i32).await).await
+        self.repeat("signal", unit, |c| async move { proxy::kill_unit(&c, unit, whom, signal as i32).await })
+            .await
     }
 
     /// Forgets that a unit failed. A unit that is not loaded has nothing to forget.
     pub async fn reset_failed(&self, unit: &str) -> Result<(), SystemdError> {
-        let done = self.repeat("reset the failure of", unit, async |c| proxy::reset_failed(c, unit).await);
+        let done =
+            self.repeat("reset the failure of", unit, |c| async move { proxy::reset_failed(&c, unit).await });
         ignore_no_such_unit(done.await)
     }
 
     /// Makes PID 1 read all unit files again.
     pub async fn daemon_reload(&self) -> Result<(), SystemdError> {
-        self.repeat("reload unit files", "", proxy::reload).await
+        self.repeat("reload unit files", "", |c| async move { proxy::reload(&c).await }).await
     }
 
     /// A unit as it is now; `None` when it is not loaded. Looking never loads a unit.
     pub async fn unit(&self, unit: &str) -> Result<Option<UnitState>, SystemdError> {
-        self.repeat("look at", unit, async |c| state_of(c, unit).await).await
+        self.repeat("look at", unit, |c| async move { state_of(&c, unit).await }).await
     }
 
     /// The loaded units whose names match one of these glob patterns.
     pub async fn list(&self, patterns: &[&str]) -> Result<Vec<UnitBrief>, SystemdError> {
-        let rows = self.repeat("list units", "", async |c| proxy::list(c, patterns).await).await?;
+        let rows = self.repeat("list units", "", |c| async move { proxy::list(&c, patterns).await }).await?;
         Ok(rows.into_iter().map(UnitBrief::from_row).collect())
     }
 
     /// The version of systemd, as `252.39-1~deb12u2`.
     pub async fn version(&self) -> Result<String, SystemdError> {
-        self.repeat("read the version", "", proxy::version).await
+        self.repeat("read the version", "", |c| async move { proxy::version(&c).await }).await
     }
 
     /// Waits until `reached` holds for a unit (`None`: not loaded), and gives the state it held for.
@@ -224,7 +229,7 @@ impl Systemd {
         deadline: Instant,
     ) -> Result<Option<UnitState>, SystemdError> {
         loop {
-            let changes = self.repeat("watch", unit, async |c| proxy::unit_changes(c, unit).await);
+            let changes = self.repeat("watch", unit, |c| async move { proxy::unit_changes(&c, unit).await });
             let mut changes = changes.await?;
             loop {
                 let state = self.unit(unit).await?;

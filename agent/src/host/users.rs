@@ -199,7 +199,7 @@ async fn run(
     let mut words = vec![(*program).to_owned()];
     words.extend(args.iter().map(|a| (*a).to_owned()));
     let unit = format!("deployd-user-{}.service", app.unit_part());
-    let output = std::path::PathBuf::from(format!("/run/{unit}.out"));
+    let output = std::path::PathBuf::from(format!("/run/deployd/{unit}.out"));
     let stdin = stdin.map(String::into_bytes);
     let spec =
         TransientSpec { words, stdin, output: Some(output.clone()), timeout: TIMEOUT, ..Default::default() };

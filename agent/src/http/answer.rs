@@ -21,7 +21,8 @@ impl From<ErrorBody> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(*self.0)).into_response()
     }
 }
@@ -32,8 +33,10 @@ pub(super) type Answer<T> = Result<Json<T>, Refused>;
 /// A body, with an error that names the key and place.
 pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Refused> {
     serde_json::from_slice(bytes).map_err(|e| {
-        let hint = "GET the route's description in docs/reference/api.md; ctl and agent may differ in version";
-        ErrorBody::new(ErrorCode::BadRequest, format!("the body is not of the route's form: {e}"), hint).into()
+        let hint =
+            "GET the route's description in docs/reference/api.md; ctl and agent may differ in version";
+        ErrorBody::new(ErrorCode::BadRequest, format!("the body is not of the route's form: {e}"), hint)
+            .into()
     })
 }
 

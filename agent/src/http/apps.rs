@@ -4,7 +4,9 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use deployd_api::deployment::{Deployment, OperateRequest, PlanAnswer, PlanRequest, PushRequest, RollbackRequest};
+use deployd_api::deployment::{
+    Deployment, OperateRequest, PlanAnswer, PlanRequest, PushRequest, RollbackRequest,
+};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Label};
 use deployd_api::release::{ReleaseDocument, ReleaseRow};
@@ -42,7 +44,11 @@ pub(super) async fn push(State(api): State<Api>, Path(app): Path<String>, bytes:
     Ok(accepted(deployment))
 }
 
-pub(super) async fn plan(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Answer<PlanAnswer> {
+pub(super) async fn plan(
+    State(api): State<Api>,
+    Path(app): Path<String>,
+    bytes: Bytes,
+) -> Answer<PlanAnswer> {
     let (app, request): (AppName, PlanRequest) = (id(&app)?, body(&bytes)?);
     same_app(&app, &request.spec.app)?;
     Ok(Json(observe::plan::answer(&api.supervisor, request).await?))

@@ -3,12 +3,12 @@
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::ids::{AppName, Timestamp};
+use deployd_api::ids::{AppName, Label, ProcessName, Timestamp};
 use serde::Deserialize;
 
 use super::Api;
 use super::answer::{Refused, id, ndjson};
-use crate::host::journal::{self, Filter};
+use crate::host::journal::{self, Follow};
 
 /// How many lines there are without `lines=` and `since_ms=`.
 const LINES: u32 = 100;
@@ -43,24 +43,37 @@ pub(super) async fn stream(
         Some((process, number)) => (Some(id(process)?), Some(parse_number(number)?)),
     };
     let lines = wanted.lines.or_else(|| wanted.since_ms.is_none().then_some(LINES));
-    let filter = Filter {
-        app,
-        label: wanted.release.as_deref().map(id).transpose()?,
-        process,
-        instance: number,
+    let label: Option<Label> = wanted.release.as_deref().map(id).transpose()?;
+    let query = journal::Query {
+        units: vec![unit_pattern(&app, process.as_ref(), label, number)],
         since: wanted.since_ms.map(Timestamp),
-        max_level: wanted.level.as_deref().map(level).transpose()?,
-        lines,
+        level: wanted.level.as_deref().map(level).transpose()?,
+        last: lines,
+        invocation: None,
     };
-    let failed = |e: journal::JournalError| {
+    let follow = if wanted.follow { Follow::Yes } else { Follow::No };
+    let stream = journal::open(&query, follow).map_err(|e| {
         let hint = "journalctl -u 'deployd-*' on the host shows the same";
         Refused::from(ErrorBody::new(ErrorCode::Internal, e.to_string(), hint))
-    };
-    if wanted.follow {
-        return Ok(ndjson(journal::follow(&filter).map_err(failed)?));
-    }
-    let lines = journal::query(&filter).await.map_err(failed)?;
-    Ok(ndjson(futures_util::stream::iter(lines)))
+    })?;
+    // A journal that breaks off ends the stream; the reader sees what came before.
+    let next = |mut s: journal::LogStream| async move { s.next().await.ok().flatten().map(|line| (line, s)) };
+    Ok(ndjson(futures_util::stream::unfold(stream, next)))
+}
+
+/// The units whose lines are wanted, as journalctl's glob.
+fn unit_pattern(
+    app: &AppName,
+    process: Option<&ProcessName>,
+    label: Option<Label>,
+    number: Option<u32>,
+) -> String {
+    let any = || "*".to_owned();
+    let process = process.map_or_else(any, ProcessName::unit_part);
+    // `v4*` would also be v42: either the label alone or with the number of its activation.
+    let tag = label.map_or_else(any, |l| format!("{l}{{,.*}}"));
+    let number = number.map_or_else(any, |n| n.to_string());
+    format!("deployd-{}-{process}-{tag}@{number}.service", app.unit_part())
 }
 
 fn parse_number(text: &str) -> Result<u32, Refused> {

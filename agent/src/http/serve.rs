@@ -16,7 +16,8 @@ pub async fn serve(path: &Path, router: Router) -> anyhow::Result<()> {
     if path.symlink_metadata().is_ok() {
         std::fs::remove_file(path).with_context(|| format!("failed to remove the old {}", path.display()))?;
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("failed to listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("failed to listen on {}", path.display()))?;
     // Root's alone; the credentials are looked at as well, because a folder's mode may be loosened.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .with_context(|| format!("failed to restrict {}", path.display()))?;

@@ -76,7 +76,8 @@ pub(super) async fn receive(
     let (app, artifact): (AppName, Digest) = (id(&app)?, id(&artifact)?);
     let stream = content.into_data_stream().map_err(std::io::Error::other);
     let reader = StreamReader::new(stream);
-    let received = api.supervisor.host().releases.receive(&app, artifact, reader).await.map_err(|e| refused(&e))?;
+    let received =
+        api.supervisor.host().releases.receive(&app, artifact, reader).await.map_err(|e| refused(&e))?;
     Ok(Json(serde_json::json!({ "files": received.files, "bytes": received.bytes })))
 }
 

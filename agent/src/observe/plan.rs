@@ -24,7 +24,8 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
     let changed_files = changed_files(deployd, &app, &manifest).await;
     let (releases, of, copy) = (deployd.host().releases.clone(), app.clone(), manifest.clone());
     let work = move || releases.begin(&of, &copy, LinkPolicy::Share);
-    let missing = tokio::task::spawn_blocking(work).await.map_err(|e| step_failed(&e))?.map_err(|e| step_failed(&e))?;
+    let missing =
+        tokio::task::spawn_blocking(work).await.map_err(|e| step_failed(&e))?.map_err(|e| step_failed(&e))?;
     let document = Box::new(ReleaseDocument::new(manifest.digest(), spec.clone()));
     let wanted = strategy.unwrap_or(spec.deploy.strategy);
     let push = Request::Push { document, strategy, origin: Origin::default() };

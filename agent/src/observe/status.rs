@@ -1,17 +1,20 @@
 //! `status` and `releases`: the app's state, and what PID 1 and the kernel say of it now.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use deployd_api::deployment::Verdict;
 use deployd_api::error::ErrorBody;
 use deployd_api::ids::{AppName, ProcessName};
 use deployd_api::release::{Origin, ReleaseRow, ReleaseState};
+use deployd_api::spec::Address;
 use deployd_api::status::{AppStatus, InstanceStatus, ProcessStatus, Role};
 use deployd_core::state::{AppState, Tag};
 use deployd_core::units::Activation;
 
 use crate::effects::{RealHost, step_failed};
 use crate::host::connections;
+use crate::host::listener::{LocalAddress, Stack};
 use crate::supervisor::{Supervisor, store_failed};
 use crate::view;
 
@@ -128,4 +131,14 @@ pub async fn releases(deployd: &Deployd, app: &AppName) -> Result<Vec<ReleaseRow
         size: r.size,
     });
     Ok(rows.collect())
+}
+
+/// A listener's address as the kernel lists it.
+fn local(address: &Address) -> Option<LocalAddress> {
+    let tcp = |addr, stack| Some(LocalAddress::Tcp { addr, stack });
+    match address {
+        Address::Any { port } => tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), *port), Stack::Dual),
+        Address::Ip { ip, port } => tcp(SocketAddr::new(*ip, *port), Stack::Single),
+        Address::Unix { path } => Some(LocalAddress::Unix(Some(path.into()))),
+    }
 }

@@ -147,7 +147,13 @@ pub fn deployment(row: &DeploymentRow, rows: &[RecordRow]) -> Result<Deployment,
 }
 
 /// The answer when it is so already.
-pub fn nothing(app: &AppName, id: DeploymentId, request: &Request, live: Label, origin: Origin) -> Deployment {
+pub fn nothing(
+    app: &AppName,
+    id: DeploymentId,
+    request: &Request,
+    live: Label,
+    origin: Origin,
+) -> Deployment {
     let kind = match request {
         Request::Push { .. } => Kind::Push,
         Request::Rollback { .. } => Kind::Rollback,

@@ -81,6 +81,8 @@ pub enum Action {
     },
     /// Remove the app's system user.
     RemoveUser {
+        /// The app.
+        app: AppName,
         /// User and group.
         user: String,
     },
@@ -304,7 +306,7 @@ impl Action {
         let inst = |i: &Instance| format!("{}@{} of {}", i.process, i.number, i.tag);
         match self {
             Self::EnsureUser { user, uid, .. } => format!("make the user {user} ({uid})"),
-            Self::RemoveUser { user } => format!("remove the user {user}"),
+            Self::RemoveUser { user, .. } => format!("remove the user {user}"),
             Self::Seal { tree, .. } => format!("stage the files in {tree}"),
             Self::RemoveTree { tree, .. } => format!("remove {tree}"),
             Self::PrepareDirs { writable, shared, .. } => {

@@ -79,7 +79,8 @@ mod tests {
         let unit = parse_instance_unit("deployd-my_shop-web-v42.2@3.service").unwrap();
         assert_eq!((unit.app.as_str(), unit.process.as_str()), ("my-shop", "web"));
         assert_eq!((unit.label.to_string().as_str(), unit.number), ("v42", 3));
-        for other in ["deployd.service", "deployd-fd@deployd-a-b-v1.service", "deployd-a-b-v1.socket", "a@1.service"]
+        for other in
+            ["deployd.service", "deployd-fd@deployd-a-b-v1.service", "deployd-a-b-v1.socket", "a@1.service"]
         {
             assert_eq!(parse_instance_unit(other), None, "{other}");
         }

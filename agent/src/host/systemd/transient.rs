@@ -54,6 +54,13 @@ pub struct Property {
     pub value: PropertyValue,
 }
 
+impl Property {
+    /// A property with this value.
+    pub fn new(name: &str, value: PropertyValue) -> Self {
+        Self { name: name.to_owned(), value }
+    }
+}
+
 /// The D-Bus types that properties of services have.
 #[derive(Debug, Clone)]
 pub enum PropertyValue {

@@ -27,6 +27,7 @@
 pub mod error;
 pub mod frames;
 pub mod mounts;
+pub mod peek;
 pub mod receive;
 pub mod remove;
 pub mod seal;

@@ -139,7 +139,7 @@ pub(super) fn plan_remove(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     steps.add(Phase::Prune, Action::Sweep { app: app.clone(), trees, labels }, vec![]);
     let dirs = vec![format!("{}/{app}", units::STATE_DIR)];
     steps.add(Phase::Prune, Action::RemoveDirs { dirs }, vec![]);
-    steps.add(Phase::Prune, Action::RemoveUser { user: units::user(&app) }, vec![]);
+    steps.add(Phase::Prune, Action::RemoveUser { app: app.clone(), user: units::user(&app) }, vec![]);
     steps.add(Phase::Prune, Action::ForgetApp { app }, vec![]);
     Ok(finish(Kind::Remove, facts, None, steps))
 }

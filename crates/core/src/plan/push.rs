@@ -166,7 +166,8 @@ fn plan_stage(kind: Kind, new: &Activation<'_>, facts: &Facts, steps: &mut Steps
     }
     let dismiss = record(Change::Dismiss { tag: new.tag });
     steps.add(Phase::Stage, record(Change::Candidate { tag: new.tag }), vec![dismiss]);
-    let forget_user = if first { vec![Action::RemoveUser { user: user.clone() }] } else { vec![] };
+    let forget_user =
+        if first { vec![Action::RemoveUser { app: app.clone(), user: user.clone() }] } else { vec![] };
     let ensure = Action::EnsureUser { app: app.clone(), user, uid: facts.state.uid };
     steps.add(Phase::Stage, ensure, forget_user);
     if kind == Kind::Push {

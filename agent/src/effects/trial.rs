@@ -1,0 +1,310 @@
+//! Judging a release: its checks against the real port, and whether its processes stay up.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::ids::{CheckName, ListenerName};
+use deployd_api::spec::{Check, CheckKind, Millis};
+use deployd_core::action::{Instance, Socket, Trial};
+use deployd_core::health::{Judgement, Sample, Tally};
+
+use super::RealHost;
+use super::failure::step_failed;
+use super::instances::ended;
+use super::sockets::loopback;
+use crate::driver::{Done, Run};
+use crate::host::probe::{self, HttpProbe, Target, forward::Forward};
+use crate::host::systemd::{Ended, Property, PropertyValue, TransientSpec};
+
+/// How often it is looked whether the processes are up.
+const LOOK: Duration = Duration::from_millis(100);
+/// A candidate whose process ended this often while it starts will not get better by waiting.
+const START_CRASHES: u32 = 3;
+
+/// One check under way.
+struct Running<'a> {
+    name: &'a CheckName,
+    check: &'a Check,
+    tally: Tally,
+    next: Instant,
+    passing: bool,
+}
+
+impl RealHost {
+    /// Waits until every check passes and every process is up.
+    pub(super) async fn check(&self, trial: &Trial, timeout: Millis, run: &Run) -> Result<Done, ErrorBody> {
+        let began = Instant::now();
+        let limit = Duration::from(timeout).saturating_sub(run.elapsed);
+        let targets = self.targets(trial, run).await?;
+        let mut running = running(trial);
+        let crashes = self.crashes(trial).await?;
+        loop {
+            let up = self.look(trial, &crashes, START_CRASHES).await?;
+            for check in running.iter_mut().filter(|c| !c.passing && c.next <= Instant::now()) {
+                self.one_try(trial, check, &targets, began.elapsed()).await?;
+            }
+            if up && running.iter().all(|c| c.passing) {
+                return Ok(passed(&running));
+            }
+            if began.elapsed() >= limit {
+                return Err(self.not_passed(trial, &running, limit).await);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Keeps looking for a while: a check that fails too often, or a process that ends, is a failure.
+    pub(super) async fn watch(
+        &self,
+        trial: &Trial,
+        duration: Millis,
+        restarts: u32,
+        run: &Run,
+    ) -> Result<Done, ErrorBody> {
+        let began = Instant::now();
+        let limit = Duration::from(duration).saturating_sub(run.elapsed);
+        let targets = self.targets(trial, run).await?;
+        let mut running = running(trial);
+        let crashes = self.crashes(trial).await?;
+        while began.elapsed() < limit {
+            self.look(trial, &crashes, restarts + 1).await?;
+            for check in running.iter_mut().filter(|c| c.next <= Instant::now()) {
+                check.passing = false;
+                let judged = self.one_try(trial, check, &targets, began.elapsed()).await?;
+                if let Judgement::Failed(why) = judged {
+                    return Err(self.check_failed(trial, check.name, check, &why).await);
+                }
+            }
+            tokio::time::sleep(LOOK.min(limit.saturating_sub(began.elapsed()))).await;
+        }
+        Ok(passed(&running))
+    }
+
+    /// Automatic restarts so far, by unit: those before the trial do not count.
+    async fn crashes(&self, trial: &Trial) -> Result<BTreeMap<String, u32>, ErrorBody> {
+        let mut out = BTreeMap::new();
+        for instance in &trial.instances {
+            let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
+            out.insert(instance.unit.clone(), state.map_or(0, |s| s.n_restarts));
+        }
+        Ok(out)
+    }
+
+    /// Whether all processes are up; a failure when one ended `limit` times.
+    async fn look(
+        &self,
+        trial: &Trial,
+        before: &BTreeMap<String, u32>,
+        limit: u32,
+    ) -> Result<bool, ErrorBody> {
+        let mut up = true;
+        for instance in &trial.instances {
+            let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
+            let Some(state) = state else {
+                return Err(self.start_failed(instance, "its unit is gone").await);
+            };
+            let crashed = state.n_restarts.saturating_sub(before.get(&instance.unit).copied().unwrap_or(0));
+            if crashed >= limit || (state.is_down() && state.active_state == "failed") {
+                let times = if crashed > 1 { format!(", {crashed} times") } else { String::new() };
+                return Err(self.start_failed(instance, &format!("{}{times}", ended(&state))).await);
+            }
+            up &= state.is_active();
+        }
+        Ok(up)
+    }
+
+    /// Where each listener of the trial is reached, steered to the release that is judged.
+    async fn targets(&self, trial: &Trial, run: &Run) -> Result<BTreeMap<ListenerName, Target>, ErrorBody> {
+        let mut out = BTreeMap::new();
+        for socket in &trial.sockets {
+            out.insert(socket.listener.clone(), self.target(socket, run).await?);
+        }
+        Ok(out)
+    }
+
+    async fn target(&self, socket: &Socket, run: &Run) -> Result<Target, ErrorBody> {
+        let Some(addr) = loopback(&socket.address) else {
+            return Ok(Target::Unix(socket.address.listen_stream().into()));
+        };
+        let group = self.group(socket, run).await;
+        let index = self.index(&socket.listener, &group, socket.tag, run).await?;
+        Ok(Target::Tcp { addr, mark: index.map(|i| self.settings.mark_prefix.mark(i)) })
+    }
+
+    async fn one_try(
+        &self,
+        trial: &Trial,
+        running: &mut Running<'_>,
+        targets: &BTreeMap<ListenerName, Target>,
+        age: Duration,
+    ) -> Result<Judgement, ErrorBody> {
+        let sample = self.sample(trial, running.name, running.check, targets).await?;
+        running.passing = sample == Sample::Pass;
+        running.next = Instant::now() + Duration::from(running.check.interval);
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Ok(running.tally.add(running.check, age, sample))
+    }
+
+    async fn sample(
+        &self,
+        trial: &Trial,
+        name: &CheckName,
+        check: &Check,
+        targets: &BTreeMap<ListenerName, Target>,
+    ) -> Result<Sample, ErrorBody> {
+        let limit = Duration::from(check.timeout);
+        let target = |l: &ListenerName| targets.get(l).ok_or_else(|| no_listener(l));
+        let probed = match &check.kind {
+            CheckKind::Http { listener, path, method, headers, host, status, json } => {
+                let probe = HttpProbe {
+                    method: method.clone(),
+                    path: path.clone(),
+                    host: host.clone(),
+                    headers: headers.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+                    statuses: status.clone(),
+                    json: json.clone(),
+                    timeout: limit,
+                };
+                probe::http(target(listener)?, &probe).await
+            }
+            CheckKind::Tcp { listener } => probe::tcp(target(listener)?, limit).await,
+            CheckKind::Exec { command, .. } => return self.exec(trial, name, command, limit, targets).await,
+            // The unit's own start waits for it.
+            CheckKind::Notify { .. } => return Ok(Sample::Pass),
+        };
+        Ok(match &probed.failure {
+            None => Sample::Pass,
+            Some(failure) => Sample::Fail(describe(check, &probed, failure)),
+        })
+    }
+
+    /// A command of the release, as the app's user, with a URL that leads to the candidate alone.
+    async fn exec(
+        &self,
+        trial: &Trial,
+        name: &CheckName,
+        command: &[String],
+        limit: Duration,
+        targets: &BTreeMap<ListenerName, Target>,
+    ) -> Result<Sample, ErrorBody> {
+        let mut env: Vec<(String, String)> = trial.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let forward = match targets.values().next() {
+            Some(target) => Some(Forward::open(target.clone()).await.map_err(|e| step_failed(&e))?),
+            None => None,
+        };
+        if let Some(forward) = &forward {
+            env.push(("DEPLOYD_CANDIDATE_URL".to_owned(), forward.url()));
+        }
+        let properties = vec![
+            Property::new("WorkingDirectory", PropertyValue::Text(trial.tree.clone())),
+            Property::new("NoNewPrivileges", PropertyValue::Flag(true)),
+            Property::new("ProtectSystem", PropertyValue::Text("strict".to_owned())),
+            Property::new("PrivateTmp", PropertyValue::Flag(true)),
+        ];
+        let words = command.to_vec();
+        let spec = TransientSpec {
+            words,
+            user: Some(trial.user.clone()),
+            env,
+            properties,
+            stdin: None,
+            output: None,
+            timeout: limit,
+        };
+        let unit = format!("deployd-check-{}-{name}-{}.service", trial.user, trial.tag);
+        let outcome = self.systemd.run_transient(&unit, &spec).await.map_err(|e| step_failed(&e))?;
+        let said = || outcome.output.lines().last().map(|l| format!(": {l}")).unwrap_or_default();
+        Ok(match outcome.ended {
+            Ended::Exited(0) => Sample::Pass,
+            Ended::Exited(status) => {
+                Sample::Fail(format!("`{}` exited with {status}{}", command.join(" "), said()))
+            }
+            Ended::Killed(signal) => Sample::Fail(format!("signal {signal} killed `{}`", command.join(" "))),
+            Ended::TimedOut => {
+                Sample::Fail(format!("`{}` ran longer than {} s", command.join(" "), limit.as_secs()))
+            }
+            Ended::NotStarted => Sample::Fail(format!("`{}` could not be started", command.join(" "))),
+        })
+    }
+
+    async fn not_passed(&self, trial: &Trial, running: &[Running<'_>], limit: Duration) -> ErrorBody {
+        if let Some(check) = running.iter().find(|c| !c.passing) {
+            let why = check.tally.last_failure().unwrap_or("it was never tried").to_owned();
+            let why = format!("{why}, {} tries in {} s", check.tally.tries(), limit.as_secs());
+            return self.check_failed(trial, check.name, check, &why).await;
+        }
+        match trial.instances.first() {
+            Some(i) => self.start_failed(i, &format!("it was not up within {} s", limit.as_secs())).await,
+            None => step_failed(&std::io::Error::other("a release without processes was judged")),
+        }
+    }
+
+    async fn check_failed(
+        &self,
+        trial: &Trial,
+        name: &CheckName,
+        running: &Running<'_>,
+        why: &str,
+    ) -> ErrorBody {
+        let label = trial.tag.label;
+        let of = served_by(trial, running.check);
+        let body = ErrorBody::new(
+            ErrorCode::CheckFailed,
+            format!("{label} did not pass check \"{name}\""),
+            format!("deployd-ctl logs --release {label}"),
+        )
+        .cause("what", why.to_owned());
+        match of {
+            Some(instance) => {
+                let place = format!("{}@{} of {label}; [checks.{name}]", instance.process, instance.number);
+                self.with_log(body.cause("where", place), instance).await
+            }
+            None => body,
+        }
+    }
+}
+
+fn running(trial: &Trial) -> Vec<Running<'_>> {
+    let now = Instant::now();
+    let start = |(name, check)| Running { name, check, tally: Tally::default(), next: now, passing: false };
+    trial.checks.iter().map(start).collect()
+}
+
+fn passed(running: &[Running<'_>]) -> Done {
+    if running.is_empty() {
+        return Done::default();
+    }
+    let tries = |c: &Running<'_>| format!("{} ok", c.name);
+    Done::note(running.iter().map(tries).collect::<Vec<_>>().join(", "))
+}
+
+fn served_by<'a>(trial: &'a Trial, check: &Check) -> Option<&'a Instance> {
+    let process = match &check.kind {
+        CheckKind::Exec { process, .. } | CheckKind::Notify { process } => Some(process),
+        CheckKind::Http { .. } | CheckKind::Tcp { .. } => None,
+    };
+    let own = trial.instances.iter().find(|i| process.is_some_and(|p| i.process == *p));
+    own.or_else(|| trial.instances.first())
+}
+
+fn describe(check: &Check, probed: &probe::Probed, failure: &probe::Failure) -> String {
+    let what = match &check.kind {
+        CheckKind::Http { method, path, .. } => format!("{method} {path} on the candidate: "),
+        _ => String::new(),
+    };
+    let status =
+        probed.status.map(|s| format!("{s} in {} ms, ", probed.latency.as_millis())).unwrap_or_default();
+    let body = probed
+        .excerpt
+        .as_deref()
+        .filter(|e| !e.is_empty())
+        .map(|e| format!("; body: {e}"))
+        .unwrap_or_default();
+    format!("{what}{status}{failure}{body}")
+}
+
+fn no_listener(name: &ListenerName) -> ErrorBody {
+    let message = format!("the check's listener {name} is not one of the release");
+    ErrorBody::new(ErrorCode::Internal, message, "please report this defect of deployd")
+}

@@ -1,0 +1,208 @@
+//! `doctor`: compares what should be with what is, and says what to do about each difference.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use deployd_api::error::ErrorBody;
+use deployd_api::spec::Address;
+use deployd_api::status::{DoctorReport, Finding, Severity};
+use deployd_core::state::{AppState, Tag};
+use deployd_core::units::{self, Activation};
+
+use crate::effects::{RealHost, step_failed};
+use crate::host::facts;
+use crate::host::systemd::UnitBrief;
+use crate::supervisor::{Supervisor, store_failed};
+
+type Deployd = Arc<Supervisor<RealHost>>;
+
+/// Looks at the whole host.
+pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
+    let host = deployd.host();
+    let disk = facts::disk(Path::new(&host.settings.apps_dir)).map_err(|e| step_failed(&e))?;
+    let mut report = DoctorReport {
+        host: host.settings.name.clone(),
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        systemd: host.systemd.version().await.map_err(|e| step_failed(&e))?,
+        disk_free: disk.free,
+        disk_total: disk.total,
+        apps: 0,
+        findings: Vec::new(),
+        passed: Vec::new(),
+    };
+    let mut look = Look { report: &mut report };
+    look.at("disk", disk_findings(host.settings.disk_reserve, disk.free));
+    let units = host.systemd.list(&["deployd-*"]).await.map_err(|e| step_failed(&e))?;
+    let mut expected = BTreeSet::new();
+    let mut apps = 0;
+    for (app, state) in deployd.apps().await {
+        let state = state.lock().await.clone();
+        let busy = deployd.running(&app).await.is_some();
+        apps += u32::from(state.live.is_some());
+        expected.extend(expected_units(&state));
+        if !busy {
+            look.at("units", unit_findings(&state, &units));
+            look.at("boot", boot_findings(&state));
+            look.at("groups", group_findings(&state).await?);
+            look.at("store", store_findings(host, &state).await?);
+        }
+    }
+    if deployd.store().unfinished().await.map_err(|e| store_failed(&e))?.is_empty() {
+        look.at("leftovers", leftover_findings(&expected, &units));
+    }
+    look.at("journal", journal_findings(deployd).await?);
+    report.apps = apps;
+    report.findings.sort_by_key(|f| f.severity);
+    Ok(report)
+}
+
+struct Look<'a> {
+    report: &'a mut DoctorReport,
+}
+
+impl Look<'_> {
+    fn at(&mut self, what: &str, findings: Vec<Finding>) {
+        if findings.is_empty() && !self.report.passed.iter().any(|p| p == what) {
+            self.report.passed.push(what.to_owned());
+        }
+        self.report.findings.extend(findings);
+    }
+}
+
+fn finding(severity: Severity, code: &str, subject: &str, what: String, next: String) -> Finding {
+    Finding { severity, code: code.to_owned(), subject: subject.to_owned(), what, next }
+}
+
+fn disk_findings(reserve: u64, free: u64) -> Vec<Finding> {
+    if free >= reserve {
+        return Vec::new();
+    }
+    let what = format!("{} MB free, the reserve is {} MB: pushes are refused", free >> 20, reserve >> 20);
+    let next = "journalctl --vacuum-size=1G, apt-get clean, or lower disk_reserve in agent.toml".to_owned();
+    vec![finding(Severity::Error, "disk_low", "/var/lib/deployd", what, next)]
+}
+
+/// Everything of an app that may rightly be there.
+fn tags(state: &AppState) -> Vec<Tag> {
+    let named = [state.live, state.candidate, state.warm];
+    named.into_iter().flatten().chain(state.draining.iter().copied()).collect()
+}
+
+fn expected_units(state: &AppState) -> Vec<String> {
+    let mut out = vec![units::slice(&state.app), units::target(&state.app)];
+    for tag in tags(state) {
+        let Some(release) = state.releases.get(&tag.label) else { continue };
+        let of = Activation { tag, release };
+        out.extend(of.sockets().into_iter().map(|s| s.unit));
+        for process in of.processes() {
+            let all = of.instances_of(&process).into_iter().chain(of.proxies_of(&process));
+            out.extend(all.map(|i| i.unit));
+        }
+    }
+    out
+}
+
+fn unit_findings(state: &AppState, units: &[UnitBrief]) -> Vec<Finding> {
+    let Some(tag) = state.live.filter(|_| !state.stopped) else { return Vec::new() };
+    let Some(release) = state.releases.get(&tag.label) else { return Vec::new() };
+    let of = Activation { tag, release };
+    let wanted = of.sockets().into_iter().map(|s| s.unit).chain(of.instances().into_iter().map(|i| i.unit));
+    let down = wanted.filter(|name| !units.iter().any(|u| u.name == *name && u.active_state == "active"));
+    down.map(|name| {
+        let what = format!("{name} of the live release {} is not active", tag.label);
+        finding(
+            Severity::Error,
+            "unit_down",
+            &name,
+            what,
+            format!("systemctl status {name}; deployd-ctl restart"),
+        )
+    })
+    .collect()
+}
+
+fn boot_findings(state: &AppState) -> Vec<Finding> {
+    let (Some(committed), false) = (state.committed, state.stopped) else { return Vec::new() };
+    let Some(release) = state.releases.get(&committed.label) else { return Vec::new() };
+    let wanted = Activation { tag: committed, release }.target_file();
+    let app = state.app.as_str();
+    let same = std::fs::read_to_string(&wanted.path).is_ok_and(|now| now == wanted.content);
+    let linked = Path::new(&units::wanted_by(&state.app)).symlink_metadata().is_ok();
+    if same && linked {
+        return Vec::new();
+    }
+    let what = format!("{} is not what {} should boot", wanted.path, committed.label);
+    let next = format!("deployd-ctl rollback {} writes it again", committed.label);
+    vec![finding(Severity::Error, "boot_target", app, what, next)]
+}
+
+/// A socket that nobody serves would take connections and never answer.
+async fn group_findings(state: &AppState) -> Result<Vec<Finding>, ErrorBody> {
+    let mut out = Vec::new();
+    let Some(release) = state.live_release().filter(|_| !state.stopped) else { return Ok(out) };
+    for (name, listener) in &release.document.spec.listen {
+        let (Address::Any { port } | Address::Ip { port, .. }) = &listener.address else { continue };
+        let members = facts::port_holders(*port).await.map_err(|e| step_failed(&e))?.len();
+        let known = state.groups.get(name).map_or(0, Vec::len);
+        if members != known {
+            let what = format!("port {port} has {members} listening sockets, {known} are known");
+            let next = format!("ss -ltnp 'sport = :{port}' shows who holds them; deployd-ctl restart");
+            out.push(finding(Severity::Error, "group_members", name.as_str(), what, next));
+        }
+    }
+    Ok(out)
+}
+
+async fn store_findings(host: &RealHost, state: &AppState) -> Result<Vec<Finding>, ErrorBody> {
+    let releases = host.releases.clone();
+    let app = state.app.clone();
+    let trees = crate::effects::on_disk(move || releases.list(&app)).await?;
+    let trees = trees.map_err(|e| step_failed(&e))?;
+    let kept: BTreeSet<_> = state.releases.values().filter(|r| r.is_kept()).map(|r| r.label).collect();
+    let running: BTreeSet<_> = tags(state).into_iter().map(|t| t.label).collect();
+    let mut out = Vec::new();
+    for tree in &trees {
+        if !kept.contains(&tree.label()) && !running.contains(&tree.label()) {
+            let what = format!("the tree {tree} belongs to no release");
+            let next = format!("rm -r {}/{}/releases/{tree}", host.settings.apps_dir, state.app);
+            out.push(finding(Severity::Warn, "tree_left", state.app.as_str(), what, next));
+        }
+    }
+    for label in kept.iter().filter(|l| !trees.iter().any(|t| t.label() == **l)) {
+        let what = format!("the files of {label} are gone: it cannot be gone back to");
+        let next = "push that build again".to_owned();
+        out.push(finding(Severity::Error, "tree_missing", state.app.as_str(), what, next));
+    }
+    Ok(out)
+}
+
+/// Units of ours that no app accounts for.
+fn leftover_findings(expected: &BTreeSet<String>, units: &[UnitBrief]) -> Vec<Finding> {
+    let ours =
+        |name: &str| ["deployd-fd", "deployd-relay-", "deployd-check-"].iter().any(|p| name.starts_with(p));
+    let app_unit = |u: &&UnitBrief| {
+        let kind = [".service", ".socket"].iter().any(|k| u.name.ends_with(k));
+        kind && !ours(&u.name) && !expected.contains(&u.name) && u.load_state != "not-found"
+    };
+    let left = units.iter().filter(app_unit).filter(|u| u.active_state != "inactive");
+    left.map(|u| {
+        let what = format!("{} is {} and belongs to no release that runs", u.name, u.active_state);
+        finding(Severity::Error, "unit_left", &u.name, what, format!("systemctl stop {}", u.name))
+    })
+    .collect()
+}
+
+async fn journal_findings(deployd: &Deployd) -> Result<Vec<Finding>, ErrorBody> {
+    let mut out = Vec::new();
+    for (app, _) in deployd.apps().await {
+        let recent = deployd.store().recent(&app, 1).await.map_err(|e| store_failed(&e))?;
+        let stuck = recent.first().filter(|r| r.finish.as_ref().is_some_and(|f| f.verdict == "stuck"));
+        if let Some(row) = stuck {
+            let what = format!("the last {} is stuck", row.new.kind);
+            let next = format!("deployd journal show {app} tells what was not undone");
+            out.push(finding(Severity::Error, "stuck", app.as_str(), what, next));
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,131 @@
+//! A look into an artifact before it is a tree: the beginnings of a few of its files, enough to see what
+//! kind of program each is.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+use deployd_api::ids::{AppName, Digest};
+use deployd_api::manifest::{EntryKind, Manifest};
+
+use super::donors::Donors;
+use super::error::ReleaseError;
+use super::staging::{OBJECTS, has_object, open};
+use super::{LinkPolicy, Releases, make_folder};
+use crate::store::{disk::Need, sweep};
+
+/// Enough for the program headers of an ELF file and the first line of a script.
+const PEEK_BYTES: u64 = 64 * 1024;
+/// Links that are followed from one path before it is given up.
+const LINKS_MAX: usize = 8;
+const PEEK: &str = "peek";
+
+/// An artifact that a push has begun.
+#[derive(Debug)]
+pub struct Staged {
+    /// What it consists of.
+    pub manifest: Manifest,
+    /// Whether all of its contents are here.
+    pub complete: bool,
+    /// What is still to be written to disk.
+    pub need: Need,
+    /// A folder with the beginnings of the files that were asked for, at their paths.
+    pub peek: PathBuf,
+}
+
+impl Releases {
+    /// What is known of an artifact that a push has begun; `None` when none has.
+    pub fn peek(
+        &self,
+        app: &AppName,
+        artifact: Digest,
+        paths: &[String],
+    ) -> Result<Option<Staged>, ReleaseError> {
+        let manifest = match self.staged_manifest(app, artifact) {
+            Ok(manifest) => manifest,
+            Err(ReleaseError::NotBegun { .. }) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let missing = self.begin(app, &manifest, LinkPolicy::Share)?;
+        let staging = self.staging(app, artifact);
+        let peek = staging.join(PEEK);
+        let dir = open(&staging)?;
+        drop(sweep::remove_all(&dir, PEEK.as_ref(), &peek));
+        make_folder(&peek, 0o700)?;
+        for path in paths {
+            self.peek_at(app, artifact, &manifest, path, &peek)?;
+        }
+        Ok(Some(Staged { complete: missing.digests.is_empty(), need: missing.need, manifest, peek }))
+    }
+
+    fn peek_at(
+        &self,
+        app: &AppName,
+        artifact: Digest,
+        manifest: &Manifest,
+        path: &str,
+        peek: &std::path::Path,
+    ) -> Result<(), ReleaseError> {
+        let Some((executable, size, digest)) = resolve(manifest, path) else { return Ok(()) };
+        let Some(begin) = self.beginning(app, artifact, digest, size)? else { return Ok(()) };
+        let to = peek.join(path);
+        let io = |e| ReleaseError::io("write", &to)(e);
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).map_err(io)?;
+        }
+        let mode = if executable { 0o700 } else { 0o600 };
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&to);
+        file.and_then(|mut f| f.write_all(&begin)).map_err(io)
+    }
+
+    fn beginning(
+        &self,
+        app: &AppName,
+        artifact: Digest,
+        digest: Digest,
+        size: u64,
+    ) -> Result<Option<Vec<u8>>, ReleaseError> {
+        let objects_path = self.staging(app, artifact).join(OBJECTS);
+        let mut begin = Vec::new();
+        if has_object(&open(&objects_path)?, digest, size) {
+            let path = objects_path.join(digest.to_string());
+            let file = std::fs::File::open(&path).map_err(ReleaseError::io("open", &path))?;
+            file.take(PEEK_BYTES).read_to_end(&mut begin).map_err(ReleaseError::io("read", &path))?;
+            return Ok(Some(begin));
+        }
+        let wanted = std::collections::HashMap::from([(digest, size)]);
+        let donors = Donors::find(self, app, &wanted)?;
+        let Some(donor) = donors.of(digest).iter().find_map(|d| d.open().ok()) else { return Ok(None) };
+        donor
+            .file
+            .take(PEEK_BYTES)
+            .read_to_end(&mut begin)
+            .map_err(ReleaseError::io("read", &objects_path))?;
+        Ok(Some(begin))
+    }
+}
+
+/// The file that a path leads to, through links of the artifact.
+fn resolve(manifest: &Manifest, path: &str) -> Option<(bool, u64, Digest)> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let at = manifest.entries().binary_search_by(|e| e.path.as_str().cmp(&path)).ok()?;
+        match &manifest.entries()[at].kind {
+            EntryKind::File { executable, size, digest } => return Some((*executable, *size, *digest)),
+            EntryKind::Dir => return None,
+            EntryKind::Link { target } => {
+                let mut parts: Vec<&str> = path.split('/').collect();
+                parts.pop();
+                for part in target.split('/') {
+                    match part {
+                        "" | "." => {}
+                        ".." => drop(parts.pop()),
+                        name => parts.push(name),
+                    }
+                }
+                path = parts.join("/");
+            }
+        }
+    }
+    None
+}
