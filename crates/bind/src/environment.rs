@@ -1,7 +1,8 @@
 //! Leaves a clean environment to the children of a program that has its listeners.
 //!
-//! Must run once, from the `bind()` that took the last listed socket. Other threads that read the
-//! environment at that instant see it change, as with any `unsetenv`. Used by `takeover`.
+//! Must run once: from the `bind()` that took the last listed socket, or by the loader in a process that
+//! has none of them. Other threads that read the environment at that instant see it change, as with any
+//! `unsetenv`. Used by `takeover`.
 
 use core::ffi::{CStr, c_char, c_int};
 

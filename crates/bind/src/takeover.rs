@@ -33,6 +33,10 @@ static TOLD: AtomicU32 = AtomicU32::new(0);
 
 /// Reads `DEPLOYD_BIND`. The text is copied because `environment::clean` removes the variable later.
 ///
+/// A process that has none of the listed sockets was started by one that had: some runtimes (BEAM) give
+/// their children the environment they were started with, whatever became of it since. There the
+/// variables are stale, so they go at once and the library does nothing.
+///
 /// # Safety
 /// Only the loader may call this, once, before `main`.
 pub(crate) unsafe extern "C" fn load() {
@@ -49,7 +53,11 @@ pub(crate) unsafe extern "C" fn load() {
         let text: &'static [u8; TEXT] = text;
         let entries = &mut *TABLE.entries.get();
         let count = listed::parse(text.get(..value.len()).unwrap_or_default(), entries);
-        COUNT.store(count, Ordering::Release);
+        if entries.iter().flatten().any(is_listener) {
+            COUNT.store(count, Ordering::Release);
+        } else {
+            environment::clean();
+        }
     }
 }
 

@@ -156,6 +156,20 @@ fn started_programs_inherit_neither_variables_nor_descriptors() {
 }
 
 #[test]
+fn a_program_without_the_listed_sockets_drops_stale_variables() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = compile("probe", folder.path(), &[]);
+    let (listener, port) = dual_stack();
+    let run = |address: &str| {
+        Program::start(&listener, address, &[binary.to_str().unwrap(), "environment"]).finish().0
+    };
+    // The passed socket is not the listed one, as in the child of a runtime that keeps its first environment.
+    assert_eq!(run(&format!("127.0.0.1:{port}")), "end\n");
+    // Before the takeover they stay: this may be the wrapper of the program that binds.
+    assert_eq!(run(&format!("[::]:{port}")).lines().count(), 5);
+}
+
+#[test]
 fn another_address_is_refused_with_the_line_to_write() {
     let case = probe("refuse");
     let port = case.port;

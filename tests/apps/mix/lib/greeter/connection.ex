@@ -50,7 +50,13 @@ defmodule Greeter.Connection do
   end
 
   defp answer(%URI{path: "/slow", query: query}, _socket) do
-    query |> Kernel.||("") |> URI.decode_query() |> Map.get("ms", "0") |> String.to_integer() |> Process.sleep()
+    query
+    |> Kernel.||("")
+    |> URI.decode_query()
+    |> Map.get("ms", "0")
+    |> String.to_integer()
+    |> Process.sleep()
+
     {200, greeting()}
   end
 
