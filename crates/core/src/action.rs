@@ -47,6 +47,18 @@ pub struct Socket {
     pub address: Address,
 }
 
+impl Socket {
+    /// Whether the kernel groups it with others on its address: Unix sockets have no groups.
+    pub fn is_grouped(&self) -> bool {
+        self.address.port().is_some()
+    }
+
+    /// The group that it belongs to. It is the address, not the listener's name, that the kernel goes by.
+    pub fn group(&self) -> String {
+        self.address.listen_stream()
+    }
+}
+
 /// What a check needs to be carried out against one activation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
@@ -130,7 +142,9 @@ pub enum Action {
         /// Absolute paths.
         paths: Vec<String>,
     },
-    /// Send all new connections of a listener to one activation.
+    /// Send all new connections of a listener to one activation: to the index that it has among those
+    /// recorded members that the kernel really has. Nothing happens when it is not among them: then it is
+    /// gone, and the kernel sends everything to who is left.
     Steer {
         /// The listener.
         listener: ListenerName,
@@ -171,7 +185,11 @@ pub enum Action {
         /// Longest time it accepts.
         cap: Millis,
     },
-    /// Take a listener out of its group for everyone who holds it, and give the descriptor up.
+    /// Take a listener, closed before, out of its group for everyone who holds it, and give the
+    /// descriptor up. Whoever carries it out learns [`Change::Left`] when the member is really gone: shut
+    /// down here, or held by nobody any more. A process that still holds it while the agent lost its
+    /// descriptor keeps it there, harmless under the program that stands; then nothing is learned, and
+    /// [`plan_drained`](crate::plan::plan_drained) does it when the process has ended.
     LeaveGroup {
         /// Which.
         socket: Socket,
@@ -238,7 +256,8 @@ pub enum Action {
         /// How.
         change: Change,
     },
-    /// Make what is live the thing that boots: one rename.
+    /// Make what is live the thing that boots: one rename. It fails only before the rename: what goes
+    /// wrong after it (the folder's fsync) is a note, not a failure.
     Commit {
         /// The app's `.target`.
         target: UnitFile,
@@ -352,23 +371,42 @@ impl Action {
         }
     }
 
+    /// Whether it has to be carried out in an undo after the host restarted. What concerns the activation
+    /// that booted by itself, and everything that only lived in the kernel, has not.
+    pub fn outlives_reboot(&self, booted: Option<Tag>) -> bool {
+        match self {
+            Self::Steer { .. }
+            | Self::AwaitEmptyQueue { .. }
+            | Self::Relay { .. }
+            | Self::LearnNonblocking { .. }
+            | Self::Check { .. }
+            | Self::Watch { .. } => false,
+            Self::OpenListener { socket, .. }
+            | Self::CloseListener { socket }
+            | Self::LeaveGroup { socket } => booted != Some(socket.tag),
+            Self::StartInstance { instance, .. }
+            | Self::StopInstance { instance, .. }
+            | Self::RestartInstance { instance, .. } => booted != Some(instance.tag),
+            _ => true,
+        }
+    }
+
     /// What the host knows once the action has begun: only a group's growth, which must be known before
     /// the kernel has it.
     pub fn change_at_start(&self) -> Option<Change> {
         match self {
-            Self::OpenListener { socket, .. } if socket.address.port().is_some() => {
-                Some(Change::Joined { listener: socket.listener.clone(), tag: socket.tag })
+            Self::OpenListener { socket, .. } if socket.is_grouped() => {
+                Some(Change::Joined { socket: socket.clone() })
             }
             _ => None,
         }
     }
 
-    /// What the host knows once the action is done.
+    /// What the host knows once the action is done. What only the effect can tell (whether a member is
+    /// really out of its group, what an app made of its listener) is a
+    /// [`Record::Learned`](crate::journal::Record::Learned) of its own.
     pub fn change_at_end(&self) -> Option<Change> {
         match self {
-            Self::LeaveGroup { socket } => {
-                Some(Change::Left { listener: socket.listener.clone(), tag: socket.tag })
-            }
             Self::Record { change } => Some(change.clone()),
             Self::Commit { .. } => Some(Change::Committed),
             Self::Sweep { labels, .. } if !labels.is_empty() => {
@@ -385,8 +423,8 @@ fn record_text(change: &Change) -> String {
         Change::Add { release } => format!("know {}", release.label),
         Change::Fail { label } => format!("mark {label} as rolled back"),
         Change::Dismiss { tag } => format!("dismiss {tag}"),
-        Change::Joined { listener, tag } => format!("{tag} joined {listener}"),
-        Change::Left { listener, tag } => format!("{tag} left {listener}"),
+        Change::Joined { socket } => format!("{} joined {}", socket.tag, socket.listener),
+        Change::Left { socket } => format!("{} left {}", socket.tag, socket.listener),
         Change::Live { tag, .. } => format!("{tag} is live"),
         Change::Unlive { tag, .. } => format!("{tag} is not live any more"),
         Change::Committed => "committed".to_owned(),
@@ -395,6 +433,7 @@ fn record_text(change: &Change) -> String {
         Change::Nonblocking { process, .. } => format!("learned how {process} uses its listener"),
         Change::Stopped { value: true } => "stopped".to_owned(),
         Change::Stopped { value: false } => "started".to_owned(),
+        Change::Rebooted => "the host restarted".to_owned(),
         Change::Forget { .. } => "forget old releases".to_owned(),
     }
 }

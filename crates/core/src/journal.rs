@@ -9,6 +9,9 @@ use deployd_api::error::ErrorBody;
 use deployd_api::ids::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Plan;
+use crate::state::Change;
+
 /// The format that this version writes.
 pub const FORMAT: u32 = 1;
 
@@ -51,7 +54,18 @@ pub enum Record {
         /// Why.
         failure: ErrorBody,
     },
-    /// Someone or something ends the deployment from outside: a person, a reboot.
+    /// A change of the app's state that only the effect could tell, while a step runs or is undone. In an
+    /// undo every change is one of these, so that each is known in the order of the actions.
+    Learned {
+        /// What.
+        change: Change,
+    },
+    /// The host restarted in the middle. Before the commit this undoes the deployment.
+    Rebooted {
+        /// What to say if nothing had failed before.
+        failure: ErrorBody,
+    },
+    /// A person ends the deployment from outside.
     Abort {
         /// Why.
         failure: ErrorBody,
@@ -85,4 +99,19 @@ pub enum Record {
         /// In words.
         text: String,
     },
+}
+
+impl Record {
+    /// What the record changes of the app's state, in the same transaction: the live run and a replay
+    /// both go by it.
+    pub fn changes(&self, plan: &Plan) -> Option<Change> {
+        let action = |step: &StepIndex| plan.steps.get(*step).map(|s| &s.action);
+        match self {
+            Self::Started { step } => action(step)?.change_at_start(),
+            Self::Done { step, .. } => action(step)?.change_at_end(),
+            Self::Learned { change } => Some(change.clone()),
+            Self::Rebooted { .. } => Some(Change::Rebooted),
+            _ => None,
+        }
+    }
 }

@@ -1,8 +1,6 @@
 //! What every plan must hold, whatever it is for. The tests run it on every plan they make; the agent
 //! runs it before the first record of a deployment is written.
 
-use std::collections::BTreeSet;
-
 use crate::action::Action;
 use crate::plan::{Plan, Step};
 use crate::state::Change;
@@ -31,7 +29,9 @@ pub fn lint(plan: &Plan) -> Vec<Broken> {
             say(i + 1, "phases never go backwards");
         }
     }
-    let mut opened = BTreeSet::new();
+    // A candidate that may drain for ever keeps its files until then: `plan_drained` removes them.
+    let drains = |a: &Action| matches!(a, Action::Record { change: Change::Draining { .. } });
+    let lingers = plan.steps.iter().any(|s| s.undo.iter().any(drains));
     for (i, step) in plan.steps.iter().enumerate() {
         if i > committed && !step.undo.is_empty() {
             say(i, "nothing is undone after the point of no return");
@@ -39,11 +39,8 @@ pub fn lint(plan: &Plan) -> Vec<Broken> {
         if step.deadline.0 == 0 {
             say(i, "every step has a deadline");
         }
-        if i < committed && must_undo(step) && step.undo.is_empty() {
+        if i < committed && must_undo(step, lingers) && step.undo.is_empty() {
             say(i, "what starts, opens or writes before the commit knows its undo");
-        }
-        if let Action::OpenListener { socket, .. } = &step.action {
-            opened.insert(socket.unit.clone());
         }
         if let Action::Record { change: Change::Forget { labels } } = &step.action
             && plan.to.is_some_and(|t| labels.contains(&t.label))
@@ -54,12 +51,13 @@ pub fn lint(plan: &Plan) -> Vec<Broken> {
     broken
 }
 
-fn must_undo(step: &Step) -> bool {
-    matches!(
-        step.action,
-        Action::StartInstance { .. }
-            | Action::WriteFiles { .. }
-            | Action::Seal { .. }
-            | Action::Record { change: Change::Live { .. } | Change::Add { .. } | Change::Candidate { .. } }
-    )
+fn must_undo(step: &Step, lingers: bool) -> bool {
+    match &step.action {
+        Action::StartInstance { .. } => true,
+        Action::WriteFiles { .. } | Action::Seal { .. } => !lingers,
+        Action::Record { change } => {
+            matches!(change, Change::Live { .. } | Change::Add { .. } | Change::Candidate { .. })
+        }
+        _ => false,
+    }
 }

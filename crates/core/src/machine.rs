@@ -65,6 +65,7 @@ pub struct Progress {
     undo_failed: bool,
     crossed: bool,
     superseded: bool,
+    rebooted: bool,
     verdict: Option<Verdict>,
     plan: Vec<StepTraits>,
 }
@@ -93,6 +94,7 @@ impl Progress {
             undo_failed: false,
             crossed: false,
             superseded: false,
+            rebooted: false,
             verdict: None,
             plan: plan.steps.iter().map(traits).collect(),
         }
@@ -124,12 +126,14 @@ impl Progress {
                         self.order.push(*step);
                     }
                     self.steps[*step] = StepState::Started;
-                    self.crossed |= self.plan[*step].no_return;
                 }
                 _ => return illegal("it is not this step's turn"),
             },
             Record::Done { step, .. } => match self.state_of(*step) {
-                Some(StepState::Started) => self.steps[*step] = StepState::Done,
+                Some(StepState::Started) => {
+                    self.steps[*step] = StepState::Done;
+                    self.crossed |= self.plan[*step].no_return;
+                }
                 _ => return illegal("the step was not begun"),
             },
             Record::Failed { step, failure } => match self.state_of(*step) {
@@ -139,8 +143,19 @@ impl Progress {
                 }
                 _ => return illegal("the step was not begun"),
             },
+            Record::Learned { .. } => {
+                if !self.steps.iter().any(|s| matches!(s, StepState::Started | StepState::Undoing)) {
+                    return illegal("no step runs that could have learned it");
+                }
+            }
+            Record::Rebooted { failure } => {
+                self.rebooted = true;
+                if !self.crossed && self.failure.is_none() {
+                    self.failure = Some(failure.clone());
+                }
+            }
             Record::Abort { failure } => {
-                if self.crossed {
+                if self.crossed || self.in_doubt().is_some() {
                     return illegal("the point of no return is passed");
                 }
                 if self.failure.is_none() {
@@ -148,7 +163,7 @@ impl Progress {
                 }
             }
             Record::Superseded => {
-                if self.failure.is_some() || self.crossed {
+                if !self.in_supersedable_watch() {
                     return illegal("there is no watch to end");
                 }
                 self.superseded = true;
@@ -266,9 +281,23 @@ impl Progress {
         }
     }
 
+    /// The point of no return, when it was begun and nobody wrote down whether it happened. Running it
+    /// again settles it, unless the host restarted: then look at what booted, and append [`Record::Done`]
+    /// if it is the new release, before [`Record::Rebooted`].
+    pub fn in_doubt(&self) -> Option<StepIndex> {
+        let begun = |i: &usize| self.plan[*i].no_return && self.steps[*i] == StepState::Started;
+        (0..self.steps.len()).find(begun)
+    }
+
+    /// Whether the host restarted in the middle: an undo then carries out only what
+    /// [`Action::outlives_reboot`](crate::action::Action::outlives_reboot).
+    pub fn rebooted(&self) -> bool {
+        self.rebooted
+    }
+
     /// Whether an abort can still be taken.
     pub fn can_abort(&self) -> bool {
-        !self.crossed && self.failure.is_none() && self.verdict.is_none()
+        !self.crossed && self.in_doubt().is_none() && self.failure.is_none() && self.verdict.is_none()
     }
 
     /// The failure to report for a verdict that is not as asked.

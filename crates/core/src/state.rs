@@ -6,9 +6,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use deployd_api::error::ErrorBody;
-use deployd_api::ids::{AppName, Digest, Label, ListenerName, ProcessName, Timestamp};
+use deployd_api::ids::{AppName, Digest, Label, ProcessName, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
 use serde::{Deserialize, Serialize};
+
+use crate::action::Socket;
+use crate::units::Activation;
 
 /// One activation of a release: its label, and the how manieth time it is started from nothing. Unit
 /// names carry it, so a release that comes back never meets its own units that still drain.
@@ -126,8 +129,9 @@ pub struct AppState {
     pub stopped: bool,
     /// Its releases.
     pub releases: BTreeMap<Label, Release>,
-    /// For each listener the members of its reuseport group, in the order of their listen().
-    pub groups: BTreeMap<ListenerName, Vec<Tag>>,
+    /// For each address ([`Socket::group`]) the members of its reuseport group, in the order of their
+    /// listen(). A listener that is renamed stays in its group; one with a new address joins another.
+    pub groups: BTreeMap<String, Vec<Socket>>,
     /// Whether a process's listeners are non-blocking: learned from its first instance.
     pub nonblocking: BTreeMap<ProcessName, bool>,
 }
@@ -158,17 +162,13 @@ pub enum Change {
     },
     /// A socket joined a group, at its end.
     Joined {
-        /// The listener.
-        listener: ListenerName,
         /// The new member.
-        tag: Tag,
+        socket: Socket,
     },
     /// A socket left a group: the last member takes its index.
     Left {
-        /// The listener.
-        listener: ListenerName,
         /// Who left.
-        tag: Tag,
+        socket: Socket,
     },
     /// The candidate has the traffic.
     Live {
@@ -195,7 +195,7 @@ pub enum Change {
         /// Its activation.
         tag: Tag,
     },
-    /// A release's processes have ended.
+    /// A release's processes have ended; whatever the groups still say of it is not so any more.
     Drained {
         /// Its activation.
         tag: Tag,
@@ -212,6 +212,8 @@ pub enum Change {
         /// Whether it is stopped now.
         value: bool,
     },
+    /// The host restarted: what was committed booted, and nothing else runs.
+    Rebooted,
     /// The host forgets these releases: their trees are gone.
     Forget {
         /// Which.
@@ -276,13 +278,13 @@ impl AppState {
                 self.candidate = self.candidate.filter(|t| t.label != *label);
             }
             Change::Dismiss { tag } => self.candidate = self.candidate.filter(|t| t != tag),
-            Change::Joined { listener, tag } => {
-                let members = self.groups.entry(listener.clone()).or_default();
-                if !members.contains(tag) {
-                    members.push(*tag);
+            Change::Joined { socket } => {
+                let members = self.groups.entry(socket.group()).or_default();
+                if !members.contains(socket) {
+                    members.push(socket.clone());
                 }
             }
-            Change::Left { listener, tag } => self.leave(listener, *tag),
+            Change::Left { socket } => self.leave(socket),
             Change::Live { tag, warm } => self.make_live(*tag, *warm, at),
             Change::Unlive { tag, back_to, previous, since } => {
                 if self.live == Some(*tag) {
@@ -310,7 +312,13 @@ impl AppState {
                     self.draining.push(*tag);
                 }
             }
-            Change::Drained { tag } => self.draining.retain(|t| t != tag),
+            Change::Drained { tag } => {
+                self.draining.retain(|t| t != tag);
+                let left: Vec<Socket> =
+                    self.groups.values().flatten().filter(|s| s.tag == *tag).cloned().collect();
+                left.iter().for_each(|s| self.leave(s));
+            }
+            Change::Rebooted => self.reboot(),
             Change::Nonblocking { process, value } => {
                 self.nonblocking.insert(process.clone(), *value);
             }
@@ -323,7 +331,7 @@ impl AppState {
         if self.live == Some(tag) {
             return;
         }
-        if let Some(old) = self.live {
+        if let Some(old) = self.live.filter(|old| old.label != tag.label) {
             self.previous = Some(old.label);
             self.set_state(old.label, ReleaseState::Kept);
         }
@@ -335,14 +343,26 @@ impl AppState {
     }
 
     /// The kernel moves the last member into the place of one that leaves.
-    fn leave(&mut self, listener: &ListenerName, tag: Tag) {
-        if let Some(members) = self.groups.get_mut(listener) {
-            if let Some(at) = members.iter().position(|t| *t == tag) {
+    fn leave(&mut self, socket: &Socket) {
+        let group = socket.group();
+        if let Some(members) = self.groups.get_mut(&group) {
+            if let Some(at) = members.iter().position(|s| s == socket) {
                 members.swap_remove(at);
             }
             if members.is_empty() {
-                self.groups.remove(listener);
+                self.groups.remove(&group);
             }
+        }
+    }
+
+    /// PID 1 made the groups anew, each with the one member that boots.
+    fn reboot(&mut self) {
+        self.groups.clear();
+        let Some(tag) = self.committed.filter(|_| !self.stopped) else { return };
+        let Some(release) = self.releases.get(&tag.label) else { return };
+        let sockets = Activation { tag, release }.sockets();
+        for socket in sockets.into_iter().filter(Socket::is_grouped) {
+            self.groups.insert(socket.group(), vec![socket]);
         }
     }
 
@@ -369,14 +389,17 @@ mod tests {
 
     #[test]
     fn a_leaver_gives_its_index_to_the_last() {
-        let mut s = AppState::new("shop".parse().unwrap(), 50000);
-        let l: ListenerName = "http".parse().unwrap();
+        let s0 = AppState::new("shop".parse().unwrap(), 50000);
+        let mut s = s0.clone();
+        let of = |tag: &str| {
+            let address = deployd_api::spec::Address::Any { port: 80 };
+            crate::units::socket(&s0.app, &"http".parse().unwrap(), &address, tag.parse().unwrap())
+        };
         for t in ["v1", "v2", "v3"] {
-            let tag = t.parse().unwrap();
-            s.apply(&Change::Joined { listener: l.clone(), tag }, Timestamp(0), None);
+            s.apply(&Change::Joined { socket: of(t) }, Timestamp(0), None);
         }
-        s.apply(&Change::Left { listener: l.clone(), tag: "v1".parse().unwrap() }, Timestamp(0), None);
-        let order: Vec<String> = s.groups[&l].iter().map(ToString::to_string).collect();
+        s.apply(&Change::Left { socket: of("v1") }, Timestamp(0), None);
+        let order: Vec<String> = s.groups["[::]:80"].iter().map(|s| s.tag.to_string()).collect();
         assert_eq!(order, ["v3", "v2"]);
     }
 }

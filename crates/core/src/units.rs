@@ -192,6 +192,17 @@ impl Activation<'_> {
         env
     }
 
+    /// Whether a process with a listener may take for ever to end.
+    pub fn drains_without_limit(&self) -> bool {
+        self.spec().deploy.drain_timeout == Drain::Unlimited
+    }
+
+    /// The unit files of its sockets.
+    pub fn socket_files(&self) -> Vec<UnitFile> {
+        let named = self.spec().listen.keys().zip(self.sockets());
+        named.map(|(n, s)| UnitFile { path: path(&s.unit), content: self.socket_text(n, &s) }).collect()
+    }
+
     /// Every unit file of this activation.
     pub fn files(
         &self,

@@ -3,6 +3,7 @@
 //! Everything is decided here: every path, unit name, timeout and threshold. The order of a deployment is
 //! [`Phase`]; the phases that exist now are the functions `plan_*` of `push`, in that order.
 
+mod drained;
 mod operate;
 mod push;
 mod refuse;
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::action::Action;
 use crate::facts::Facts;
 use crate::state::Tag;
+
+pub use drained::{drained_when, plan_drained};
 
 /// The whole order of a deployment. Each step belongs to one phase, and phases never go backwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -179,7 +182,7 @@ impl Steps {
     }
 
     fn add(&mut self, phase: Phase, action: Action, undo: Vec<Action>) -> &mut Self {
-        let deadline = Millis(own_wait(&action).0.saturating_add(SLACK.0));
+        let deadline = deadline(&action);
         self.steps.push(Step { phase, action, undo, deadline, no_return: false });
         self
     }
@@ -191,6 +194,11 @@ impl Steps {
         }
         self
     }
+}
+
+/// How long an action may take, as a step or in an undo.
+pub fn deadline(action: &Action) -> Millis {
+    Millis(own_wait(action).0.saturating_add(SLACK.0))
 }
 
 /// How long an action may wait by itself.

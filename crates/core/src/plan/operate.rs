@@ -1,5 +1,7 @@
 //! Start, stop, restart, remove: the same blocks as a push, in other orders.
 
+use std::collections::BTreeSet;
+
 use deployd_api::deployment::Kind;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::Label;
@@ -26,13 +28,22 @@ fn live(facts: &Facts) -> Result<Activation<'_>, Box<ErrorBody>> {
     })
 }
 
+/// What a deployment that got stuck left behind: neither live nor ending.
+pub(super) fn leftovers(facts: &Facts) -> Vec<Activation<'_>> {
+    let state = &facts.state;
+    let tags: BTreeSet<Tag> = [state.candidate, state.warm, state.committed].into_iter().flatten().collect();
+    let left = |t: &Tag| state.live != Some(*t) && !state.draining.contains(t);
+    let find = |tag: Tag| Some(Activation { tag, release: state.releases.get(&tag.label)? });
+    tags.into_iter().filter(left).filter_map(find).collect()
+}
+
 fn finish(kind: Kind, facts: &Facts, to: Option<Tag>, steps: Steps) -> Planned {
     Planned::Plan(Box::new(Plan {
         format: journal::FORMAT,
         app: facts.state.app.clone(),
         kind,
         to,
-        from: facts.state.live,
+        from: running(facts).map(|r| r.tag),
         strategy: Strategy::Immediate,
         monitor: Millis(0),
         warm: Warm::None,
@@ -67,10 +78,17 @@ pub(super) fn plan_stop(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     let mut steps = Steps::new();
     let app = facts.state.app.clone();
     let target = units::stopped_target(&app);
+    steps.add_no_return(Phase::Commit, Action::Commit { target, wanted_by: units::wanted_by(&app) });
     let stopped = Action::Record { change: Change::Stopped { value: true } };
-    steps.add_no_return(Phase::Commit, stopped);
-    steps.add(Phase::Commit, Action::Commit { target, wanted_by: units::wanted_by(&app) }, vec![]);
-    plan_down(old, true, &mut steps);
+    steps.add(Phase::Commit, stopped, vec![]);
+    let left = leftovers(facts);
+    for of in left.iter().copied().chain([old]) {
+        plan_down(of, true, &mut steps);
+    }
+    for of in left {
+        let drains = Change::Draining { tag: of.tag };
+        steps.add(Phase::Retire, Action::Record { change: drains }, vec![]);
+    }
     Ok(finish(Kind::Stop, facts, Some(old.tag), steps))
 }
 
@@ -122,7 +140,8 @@ pub(super) fn plan_remove(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     let target = units::path(&units::target(&app));
     let boot = vec![units::wanted_by(&app), target];
     steps.add(Phase::Commit, Action::RemoveFiles { paths: boot }, vec![]);
-    let tags: Vec<Tag> = state.draining.iter().copied().chain(state.live).collect();
+    let all = [state.live, state.candidate, state.warm, state.committed];
+    let tags: BTreeSet<Tag> = state.draining.iter().copied().chain(all.into_iter().flatten()).collect();
     let mut paths = Vec::new();
     for tag in tags {
         let Some(release) = state.releases.get(&tag.label) else { continue };
@@ -132,6 +151,7 @@ pub(super) fn plan_remove(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
         paths.extend(of.processes().iter().map(|p| units::nonblocking_drop_in(&app, p, tag)));
     }
     paths.push(units::slice_file(&app).path);
+    paths.sort();
     paths.dedup();
     steps.add(Phase::Retire, Action::RemoveFiles { paths }, vec![]);
     let labels: Vec<Label> = state.releases.keys().copied().collect();

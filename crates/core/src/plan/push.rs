@@ -6,10 +6,10 @@ use deployd_api::ids::Label;
 use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
 use deployd_api::spec::{Millis, Strategy};
 
-use super::refuse::{refuse_push, wanted_memory};
+use super::refuse::{refuse_addresses, refuse_push, wanted_memory};
 use super::swap::{Return, Swap, stop_workers};
 use super::{Phase, Plan, Planned, Steps, Warm};
-use crate::action::Action;
+use crate::action::{Action, UnitFile};
 use crate::facts::Facts;
 use crate::state::{Change, Release, Tag};
 use crate::units::{self, Activation};
@@ -30,14 +30,14 @@ pub(super) fn plan_push(
         return Ok(Planned::Nothing { live: live.label });
     }
     // A release that the host still has is not made twice: its identity is its digest.
-    let kept = state.releases.values().find(|r| r.digest == digest && r.is_kept());
-    if let Some(kept) = kept.filter(|k| Some(k.label) != state.live.map(|t| t.label)) {
+    if let Some(kept) = state.releases.values().find(|r| r.digest == digest && r.is_kept()) {
         return plan_rollback(Some(kept.label), facts);
     }
     refuse_push(document, facts)?;
     let label = state.next_label();
     let release = new_release(label, document, origin, facts);
     let strategy = strategy.unwrap_or(document.spec.deploy.strategy);
+    refuse_addresses(&document.spec, strategy, facts)?;
     let tag = Tag { label, run: 1 };
     let plan = plan_swap(Kind::Push, &release, tag, strategy, facts);
     Ok(Planned::Plan(Box::new(plan)))
@@ -98,7 +98,13 @@ pub(super) fn plan_rollback(to: Option<Label>, facts: &Facts) -> Result<Planned,
     let tag = Tag { label: to, run: release.runs + 1 };
     let mut release = release.clone();
     release.base_port = facts.base_port;
-    let strategy = release.document.spec.deploy.strategy;
+    let spec = &release.document.spec;
+    // Going back must work: where rolling would lose connections, clients wait instead.
+    let strategy = match refuse_addresses(spec, spec.deploy.strategy, facts) {
+        Ok(()) => spec.deploy.strategy,
+        Err(_) => Strategy::Immediate,
+    };
+    refuse_addresses(spec, strategy, facts)?;
     Ok(Planned::Plan(Box::new(plan_swap(Kind::Rollback, &release, tag, strategy, facts))))
 }
 
@@ -110,30 +116,59 @@ fn plan_swap(kind: Kind, release: &Release, tag: Tag, strategy: Strategy, facts:
     let old = running(facts);
     let swap = Swap { facts, new, old };
     let warm = warm(kind, strategy, &new, facts);
-    let monitor = if kind == Kind::Rollback { Millis(0) } else { new.spec().deploy.monitor };
+    // Without memory for two and with an old release that may never end there is no way back to watch for.
+    let no_way_back = warm == Warm::NoMemory && old.is_some_and(|o| o.drains_without_limit());
+    let watched = kind != Kind::Rollback && !no_way_back;
+    let monitor = if watched { new.spec().deploy.monitor } else { Millis(0) };
     let mut steps = Steps::new();
-    plan_stage(kind, &new, facts, &mut steps);
+    let leftovers = plan_leftovers(&swap, &mut steps);
+    plan_stage(kind, &swap, &mut steps);
     match strategy {
         Strategy::Rolling => plan_rolling(&swap, &mut steps),
         Strategy::Immediate => plan_immediate(&swap, &mut steps),
     }
     plan_live(kind, &swap, warm, &mut steps);
+    if strategy == Strategy::Rolling && warm == Warm::NoMemory && !no_way_back {
+        plan_retire(&swap, Phase::Live, Return::Possible, &mut steps);
+    }
     plan_monitor(&swap, monitor, &mut steps);
     swap.commit(&mut steps);
-    plan_retire(&swap, strategy, warm, &mut steps);
+    if strategy == Strategy::Rolling && (warm != Warm::NoMemory || no_way_back) {
+        plan_retire(&swap, Phase::Retire, Return::Never, &mut steps);
+    }
+    // What was live ends, and so do its units; a stopped release has only those.
+    for tag in facts.state.live.into_iter().chain(leftovers) {
+        steps.add(Phase::Retire, Action::Record { change: Change::Draining { tag } }, vec![]);
+    }
     plan_prune(&new, facts, &mut steps);
-    let from = facts.state.live;
     Plan {
         format: journal::FORMAT,
         app: new.spec().app.clone(),
         kind,
         to: Some(tag),
-        from,
+        from: old.map(|o| o.tag),
         strategy,
         monitor,
         warm,
         steps: steps.steps,
     }
+}
+
+/// Takes down what a deployment that got stuck left behind, so that a group never has three members.
+/// Answers what still boots and therefore keeps its units until the commit.
+fn plan_leftovers(swap: &Swap<'_>, steps: &mut Steps) -> Vec<Tag> {
+    let state = &swap.facts.state;
+    let mut boots = Vec::new();
+    for of in super::operate::leftovers(swap.facts) {
+        swap.put_down(of, steps);
+        if state.committed == Some(of.tag) {
+            boots.push(of.tag);
+        } else {
+            let drains = Change::Draining { tag: of.tag };
+            steps.add(Phase::Preflight, Action::Record { change: drains }, vec![]);
+        }
+    }
+    boots
 }
 
 /// What serves now, if anything does.
@@ -154,7 +189,11 @@ fn warm(kind: Kind, strategy: Strategy, new: &Activation<'_>, facts: &Facts) -> 
     if facts.memory_available >= with_margin { Warm::Yes } else { Warm::NoMemory }
 }
 
-fn plan_stage(kind: Kind, new: &Activation<'_>, facts: &Facts, steps: &mut Steps) {
+fn plan_stage(kind: Kind, swap: &Swap<'_>, steps: &mut Steps) {
+    let (new, facts) = (&swap.new, swap.facts);
+    // A candidate that may drain without limit outlives its undo: `plan_drained` removes what is its.
+    let lingers = new.drains_without_limit() && !new.spec().listen.is_empty();
+    let undo = |actions: Vec<Action>| if lingers { vec![] } else { actions };
     let (app, release) = (&new.spec().app, new.release);
     let user = units::user(app);
     let first = !facts.state.is_installed();
@@ -165,15 +204,17 @@ fn plan_stage(kind: Kind, new: &Activation<'_>, facts: &Facts, steps: &mut Steps
         steps.add(Phase::Stage, Action::add(release.clone()), vec![fail]);
     }
     let dismiss = record(Change::Dismiss { tag: new.tag });
-    steps.add(Phase::Stage, record(Change::Candidate { tag: new.tag }), vec![dismiss]);
+    let drains = lingers.then(|| record(Change::Draining { tag: new.tag }));
+    let begin = record(Change::Candidate { tag: new.tag });
+    steps.add(Phase::Stage, begin, drains.into_iter().chain([dismiss]).collect());
     let forget_user =
         if first { vec![Action::RemoveUser { app: app.clone(), user: user.clone() }] } else { vec![] };
     let ensure = Action::EnsureUser { app: app.clone(), user, uid: facts.state.uid };
-    steps.add(Phase::Stage, ensure, forget_user);
+    steps.add(Phase::Stage, ensure, undo(forget_user));
     if kind == Kind::Push {
         let tree = release.tree.clone();
         let seal = Action::Seal { app: app.clone(), artifact: release.document.artifact, tree: tree.clone() };
-        steps.add(Phase::Stage, seal, vec![Action::RemoveTree { app: app.clone(), tree }]);
+        steps.add(Phase::Stage, seal, undo(vec![Action::RemoveTree { app: app.clone(), tree }]));
     }
     let (writable, shared) = (new.writable(), new.shared());
     if first || !(writable.is_empty() && shared.is_empty()) {
@@ -181,35 +222,44 @@ fn plan_stage(kind: Kind, new: &Activation<'_>, facts: &Facts, steps: &mut Steps
         let prepare = Action::PrepareDirs { app: app.clone(), tree, uid: facts.state.uid, writable, shared };
         // What is private goes with the tree; what is kept over releases goes only with the whole app.
         let state_dir = format!("{}/{app}", units::STATE_DIR);
-        let undo = if first { vec![Action::RemoveDirs { dirs: vec![state_dir] }] } else { vec![] };
-        steps.add(Phase::Stage, prepare, undo);
+        let gone = if first { vec![Action::RemoveDirs { dirs: vec![state_dir] }] } else { vec![] };
+        steps.add(Phase::Stage, prepare, undo(gone));
     }
     let nonblocking =
         |p: &deployd_api::ids::ProcessName| facts.state.nonblocking.get(p).copied().unwrap_or(false);
-    let files = new.files(&facts.host, facts.region.as_deref(), &nonblocking);
-    let mut paths: Vec<String> = files.iter().map(|f| f.path.clone()).collect();
+    let mut files = new.files(&facts.host, facts.region.as_deref(), &nonblocking);
+    let held = held_files(facts);
+    let shared: Vec<UnitFile> =
+        held.iter().filter(|h| files.iter().any(|f| f.path == h.path)).cloned().collect();
+    if swap.old.is_some() {
+        // The one that serves keeps them for now: `take_over_shared`.
+        files.retain(|f| !shared.iter().any(|h| h.path == f.path));
+    }
+    let own = |path: &String| !shared.iter().any(|h| h.path == *path);
+    let mut paths: Vec<String> = files.iter().map(|f| f.path.clone()).filter(own).collect();
     paths.extend(new.processes().iter().map(|p| units::nonblocking_drop_in(app, p, new.tag)));
-    let shared = shared_units(new, facts);
-    paths.retain(|p| !shared.contains(p));
     if first {
         paths.push(units::slice_file(app).path);
     }
+    let mut back = undo(vec![Action::RemoveFiles { paths }]);
+    if swap.old.is_none() && !shared.is_empty() {
+        back.push(Action::WriteFiles { files: shared });
+    }
     let files = std::iter::once(units::slice_file(app)).chain(files).collect();
-    steps.add(Phase::Stage, Action::WriteFiles { files }, vec![Action::RemoveFiles { paths }]);
+    steps.add(Phase::Stage, Action::WriteFiles { files }, back);
 }
 
-/// Units of Unix sockets belong to every release that names them.
-fn shared_units(new: &Activation<'_>, facts: &Facts) -> Vec<String> {
-    let Some(old) = running(facts) else { return Vec::new() };
-    let old: Vec<String> = old.sockets().into_iter().map(|s| units::path(&s.unit)).collect();
-    new.sockets().into_iter().map(|s| units::path(&s.unit)).filter(|p| old.contains(p)).collect()
+/// The socket units of what is live, stopped or not: those of Unix sockets belong to every release that
+/// names them.
+fn held_files(facts: &Facts) -> Vec<UnitFile> {
+    let live = facts.state.live;
+    let live = live.and_then(|tag| Some(Activation { tag, release: facts.state.releases.get(&tag.label)? }));
+    live.map(|l| l.socket_files()).unwrap_or_default()
 }
 
 fn plan_rolling(swap: &Swap<'_>, steps: &mut Steps) {
     swap.open(steps);
-    if let Some(old) = swap.old {
-        stop_workers(old, false, Phase::Start, steps);
-    }
+    stop_workers(swap, false, Phase::Start, steps);
     swap.start(steps);
     swap.check(steps);
     swap.switch(steps);
@@ -220,8 +270,9 @@ fn plan_immediate(swap: &Swap<'_>, steps: &mut Steps) {
     swap.open(steps);
     swap.switch_early(steps);
     if let Some(old) = swap.old {
-        stop_workers(old, true, Phase::Socket, steps);
-        stop_workers(old, false, Phase::Socket, steps);
+        stop_workers(swap, true, Phase::Socket, steps);
+        stop_workers(swap, false, Phase::Socket, steps);
+        swap.take_over_shared(Phase::Socket, Return::Possible, steps);
         swap.retire_and_wait(old, Phase::Socket, steps);
     }
     swap.start(steps);
@@ -229,9 +280,7 @@ fn plan_immediate(swap: &Swap<'_>, steps: &mut Steps) {
 }
 
 fn plan_live(kind: Kind, swap: &Swap<'_>, warm: Warm, steps: &mut Steps) {
-    if let Some(old) = swap.old {
-        stop_workers(old, true, Phase::Live, steps);
-    }
+    stop_workers(swap, true, Phase::Live, steps);
     let min_healthy = swap.new.spec().deploy.min_healthy;
     if kind == Kind::Push && min_healthy > Millis(0) {
         let trial = swap.trial(swap.new, deployd_api::spec::Gate::while_watched);
@@ -255,21 +304,11 @@ fn plan_monitor(swap: &Swap<'_>, monitor: Millis, steps: &mut Steps) {
     steps.add(Phase::Monitor, watch, vec![]);
 }
 
-fn plan_retire(swap: &Swap<'_>, strategy: Strategy, warm: Warm, steps: &mut Steps) {
+/// Without memory for two the old one goes at live, before the watch, and can be started again.
+fn plan_retire(swap: &Swap<'_>, phase: Phase, back: Return, steps: &mut Steps) {
     let Some(old) = swap.old else { return };
-    if strategy == Strategy::Rolling {
-        // Without memory for two the old one goes at live, before the watch, and can be started again.
-        let monitor = steps.steps.iter().position(|s| s.phase == Phase::Monitor);
-        match (warm, monitor) {
-            (Warm::NoMemory, Some(at)) => {
-                let rest = steps.steps.split_off(at);
-                swap.retire(old, Phase::Live, Return::Possible, steps);
-                steps.steps.extend(rest);
-            }
-            _ => swap.retire(old, Phase::Retire, Return::Never, steps),
-        }
-    }
-    steps.add(Phase::Retire, Action::Record { change: Change::Draining { tag: old.tag } }, vec![]);
+    swap.take_over_shared(phase, back, steps);
+    swap.retire(old, phase, back, steps);
 }
 
 fn plan_prune(new: &Activation<'_>, facts: &Facts, steps: &mut Steps) {

@@ -2,7 +2,7 @@
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::release::{ReleaseDocument, ReleaseState};
-use deployd_api::spec::{Handoff, Spec};
+use deployd_api::spec::{Address, Handoff, Spec, Strategy};
 
 use crate::facts::{ArtifactFacts, Facts, Program};
 
@@ -71,6 +71,41 @@ fn refuse_ports(spec: &Spec, facts: &Facts) -> Refusal {
         );
     }
     Ok(())
+}
+
+/// A listener that moves to an address which the kernel prefers, or a Unix path under another name,
+/// would take clients away from the release that serves before the new one is ready.
+pub(super) fn refuse_addresses(spec: &Spec, strategy: Strategy, facts: &Facts) -> Refusal {
+    let Some(old) = super::push::running(facts) else { return Ok(()) };
+    for (name, listener) in &spec.listen {
+        for (before, other) in &old.spec().listen {
+            let (from, to) = (&other.address, &listener.address);
+            if matches!(to, Address::Unix { .. }) && from == to && before != name {
+                let message = format!("{to} belongs to [listen.{before}] now and would to [listen.{name}]");
+                let hint = format!("keep the name {before}, or choose another path");
+                return refuse(ErrorCode::WrongState, message, hint);
+            }
+            if strategy == Strategy::Rolling && overlaps(from, to) {
+                let message = format!(
+                    "[listen.{name}] moves from {from} to {to}: both would get the same clients, too early"
+                );
+                let hint = "push it once with --strategy immediate: clients wait for a moment".to_owned();
+                return refuse(ErrorCode::WrongState, message, hint);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether two different addresses have clients in common.
+fn overlaps(a: &Address, b: &Address) -> bool {
+    let same_port = a.port().is_some() && a.port() == b.port();
+    same_port && a != b && match (a, b) {
+        (Address::Ip { ip: a, .. }, Address::Ip { ip: b, .. }) => {
+            a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())
+        }
+        _ => true,
+    }
 }
 
 fn refuse_programs(spec: &Spec, artifact: &ArtifactFacts) -> Refusal {

@@ -5,7 +5,7 @@ use deployd_api::ids::ProcessName;
 use deployd_api::spec::{CheckKind, Handoff, Millis};
 
 use super::{Phase, Steps};
-use crate::action::{Action, Instance, Socket, Trial};
+use crate::action::{Action, Instance, Socket, Trial, UnitFile};
 use crate::facts::Facts;
 use crate::state::{Change, Tag};
 use crate::units::{self, Activation};
@@ -41,26 +41,20 @@ pub(super) enum Return {
 }
 
 impl Swap<'_> {
-    fn is_grouped(socket: &Socket) -> bool {
-        socket.address.port().is_some()
-    }
-
     /// All sockets of a listener's group: those that the host knows, and the two that swap.
     fn group(&self, socket: &Socket) -> Vec<Socket> {
-        let app = &self.new.spec().app;
-        let mut tags: Vec<Tag> = self.facts.state.groups.get(&socket.listener).cloned().unwrap_or_default();
-        for tag in self.old.map(|o| o.tag).into_iter().chain([self.new.tag]) {
-            if !tags.contains(&tag) {
-                tags.push(tag);
+        let mut members = self.facts.state.groups.get(&socket.group()).cloned().unwrap_or_default();
+        for member in self.counterpart(socket).into_iter().chain([socket.clone()]) {
+            if !members.contains(&member) {
+                members.push(member);
             }
         }
-        tags.into_iter().map(|t| units::socket(app, &socket.listener, &socket.address, t)).collect()
+        members
     }
 
-    /// The old release's socket for the same listener and address; another address is another group.
+    /// The old release's socket on the same address, whatever its name; another address is another group.
     fn counterpart(&self, socket: &Socket) -> Option<Socket> {
-        let old = self.old?;
-        old.sockets().into_iter().find(|s| s.listener == socket.listener && s.address == socket.address)
+        self.old?.sockets().into_iter().find(|s| s.address == socket.address)
     }
 
     pub(super) fn steer(&self, socket: &Socket, to: Tag) -> Action {
@@ -68,7 +62,7 @@ impl Swap<'_> {
     }
 
     fn relay(socket: &Socket) -> Action {
-        let unit = format!("{}-relay.service", socket.unit.trim_end_matches(".socket"));
+        let unit = format!("deployd-relay-{}.service", socket.unit.trim_end_matches(".socket"));
         Action::Relay { socket: socket.clone(), unit, quiet: RELAY_QUIET, cap: RELAY_CAP }
     }
 
@@ -83,7 +77,7 @@ impl Swap<'_> {
             let nonblocking = self.nonblocking(process).unwrap_or(true);
             let close = Action::CloseListener { socket: socket.clone() };
             let leave = Action::LeaveGroup { socket: socket.clone() };
-            let undo = if !Self::is_grouped(&socket) {
+            let undo = if !socket.is_grouped() {
                 // Shared with the release that serves: closed only when it was not there before.
                 if self.counterpart(&socket).is_some() { vec![] } else { vec![close, leave] }
             } else if let Some(old) = self.counterpart(&socket) {
@@ -114,17 +108,19 @@ impl Swap<'_> {
         let sockets = self.new.sockets_of(process);
         let spec = self.new.spec();
         let learnable =
-            sockets.iter().find(|s| spec.listen[&s.listener].handoff != Handoff::Port && Self::is_grouped(s));
+            sockets.iter().find(|s| spec.listen[&s.listener].handoff != Handoff::Port && s.is_grouped());
         let instances = self.new.instances_of(process);
+        let proxies = self.new.proxies_of(process);
         for instance in &instances {
-            steps.add(Phase::Start, self.start_action(instance), self.stop_undo(instance, &sockets));
+            let undo = self.stop_undo(instance, &proxies, &sockets);
+            steps.add(Phase::Start, self.start_action(instance), undo);
             if let (1, Some(socket)) = (instance.number, learnable) {
                 steps.add(Phase::Start, self.learn(process, socket, instances.len() > 1), vec![]);
             }
         }
-        for proxy in self.new.proxies_of(process) {
-            let undo = self.stop_undo(&proxy, &sockets);
-            steps.add(Phase::Start, self.start_action(&proxy), undo);
+        for proxy in &proxies {
+            // It ends after what it leads to: that one's undo stops both.
+            steps.add(Phase::Start, self.start_action(proxy), self.close_own(&sockets));
         }
     }
 
@@ -132,11 +128,21 @@ impl Swap<'_> {
         Action::StartInstance { instance: instance.clone(), timeout: self.new.spec().deploy.wait_timeout }
     }
 
-    /// The sockets first: a connection that arrives between would start the instance again.
-    fn stop_undo(&self, instance: &Instance, sockets: &[Socket]) -> Vec<Action> {
-        let own = sockets.iter().filter(|s| Self::is_grouped(s) || self.counterpart(s).is_none());
-        let close = own.map(|s| Action::CloseListener { socket: s.clone() });
-        close.chain([Action::StopInstance { instance: instance.clone(), wait: true }]).collect()
+    /// The sockets first: a connection that arrives between would start the instance again. A candidate
+    /// that may drain without limit is only told to end: its verdict does not wait for its last client.
+    fn stop_undo(&self, instance: &Instance, proxies: &[Instance], sockets: &[Socket]) -> Vec<Action> {
+        let wait = sockets.is_empty() || !self.new.drains_without_limit();
+        let mut undo = self.close_own(sockets);
+        undo.push(Action::StopInstance { instance: instance.clone(), wait });
+        for proxy in proxies.iter().filter(|p| wait && p.number == instance.number) {
+            undo.push(Action::StopInstance { instance: proxy.clone(), wait });
+        }
+        undo
+    }
+
+    fn close_own(&self, sockets: &[Socket]) -> Vec<Action> {
+        let own = sockets.iter().filter(|s| s.is_grouped() || self.counterpart(s).is_none());
+        own.map(|s| Action::CloseListener { socket: s.clone() }).collect()
     }
 
     fn learn(&self, process: &ProcessName, socket: &Socket, several: bool) -> Action {
@@ -185,14 +191,16 @@ impl Swap<'_> {
         );
     }
 
+    /// Judges the old release's processes with listeners; its workers come back later.
     fn check_old(&self, old: Activation<'_>) -> Action {
-        let trial = self.trial(old, deployd_api::spec::Gate::before_traffic);
+        let mut trial = self.trial(old, deployd_api::spec::Gate::before_traffic);
+        trial.instances.retain(|i| !old.sockets_of(&i.process).is_empty());
         Action::Check { trial, timeout: old.spec().deploy.wait_timeout }
     }
 
     /// Sends the candidate the traffic of every listener.
     pub(super) fn switch(&self, steps: &mut Steps) {
-        for socket in self.new.sockets().into_iter().filter(Self::is_grouped) {
+        for socket in self.new.sockets().into_iter().filter(Socket::is_grouped) {
             let undo = match self.counterpart(&socket) {
                 Some(old) => vec![self.steer(&socket, old.tag), Self::await_empty(&socket)],
                 None => vec![],
@@ -203,12 +211,24 @@ impl Swap<'_> {
 
     /// Takes the old release's processes with listeners down: no connection is lost on the way.
     pub(super) fn retire(&self, old: Activation<'_>, phase: Phase, back: Return, steps: &mut Steps) {
+        let first = steps.steps.len();
         for process in old.processes().iter().rev() {
             if old.sockets_of(process).is_empty() {
                 continue;
             }
             self.retire_process(old, process, phase, back, steps);
         }
+        if let (Return::Possible, Some(step)) = (back, steps.steps.get_mut(first)) {
+            step.undo = self.revive(old);
+        }
+    }
+
+    /// The old release's own sockets: a Unix socket is shared with the new one and stays, unless that one
+    /// has none there.
+    fn own_sockets(&self, old: Activation<'_>, process: &ProcessName) -> Vec<Socket> {
+        let new = self.new.sockets();
+        let own = |s: &Socket| s.is_grouped() || !new.iter().any(|n| n.unit == s.unit);
+        old.sockets_of(process).into_iter().filter(own).collect()
     }
 
     fn retire_process(
@@ -219,45 +239,70 @@ impl Swap<'_> {
         back: Return,
         steps: &mut Steps,
     ) {
-        let undo = |actions: Vec<Action>| if back == Return::Possible { actions } else { vec![] };
         let spec = old.spec();
-        let sockets = old.sockets_of(process);
-        // A Unix socket is shared with the new release: it stays, unless that one has none there.
-        let own = |s: &&Socket| Self::is_grouped(s) || !self.new.sockets().iter().any(|n| n.unit == s.unit);
-        for socket in sockets.iter().filter(own) {
-            if Self::is_grouped(socket) {
+        let sockets = self.own_sockets(old, process);
+        for socket in &sockets {
+            if socket.is_grouped() {
                 steps.add(phase, Self::await_empty(socket), vec![]);
             }
-            let nonblocking = self.nonblocking(process).unwrap_or(true);
-            let open = Action::OpenListener { socket: socket.clone(), nonblocking };
-            let undo = undo(vec![open, self.check_old(old)]);
-            steps.add(phase, Action::CloseListener { socket: socket.clone() }, undo);
+            steps.add(phase, Action::CloseListener { socket: socket.clone() }, vec![]);
         }
         let ported = |s: &&Socket| spec.listen[&s.listener].handoff == Handoff::Port;
-        for socket in sockets.iter().filter(own).filter(ported) {
+        for socket in sockets.iter().filter(ported) {
             self.leave(socket, phase, steps);
         }
+        // What may have to come back must have ended: a unit that still stops cannot be started.
+        let wait = back == Return::Possible;
         for instance in old.instances_of(process) {
-            let timeout = spec.deploy.wait_timeout;
-            let start = undo(vec![Action::StartInstance { instance: instance.clone(), timeout }]);
-            steps.add(phase, Action::StopInstance { instance, wait: false }, start);
+            steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
         }
-        for socket in sockets.iter().filter(own).filter(|s| !ported(s)) {
-            if Self::is_grouped(socket) && self.is_served_by_new(socket) {
+        // A proxy ends after what it leads to; without waiting, that is left to `plan_drained`.
+        for instance in old.proxies_of(process).into_iter().filter(|_| wait) {
+            steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
+        }
+        for socket in sockets.iter().filter(|s| !ported(s)) {
+            if socket.is_grouped() && self.is_served_by_new(socket) {
                 steps.add(phase, Self::relay(socket), vec![]);
             }
             self.leave(socket, phase, steps);
         }
     }
 
+    /// Brings the old release back from wherever its retirement stands. Its processes may hold sockets
+    /// that PID 1 gave up, so they end, and begin anew with new ones; the traffic is not theirs meanwhile.
+    fn revive(&self, old: Activation<'_>) -> Vec<Action> {
+        let processes = old.processes();
+        let served: Vec<&ProcessName> =
+            processes.iter().filter(|p| !old.sockets_of(p).is_empty()).collect();
+        let sockets = |p: &&ProcessName| self.own_sockets(old, p);
+        let own: Vec<Socket> = served.iter().flat_map(sockets).collect();
+        let instances = |p: &&ProcessName| old.instances_of(p).into_iter().chain(old.proxies_of(p));
+        let instances: Vec<Instance> = served.iter().flat_map(instances).collect();
+        let mut undo: Vec<Action> = Vec::new();
+        undo.extend(own.iter().map(|s| Action::CloseListener { socket: s.clone() }));
+        undo.extend(instances.iter().map(|i| Action::StopInstance { instance: i.clone(), wait: true }));
+        undo.extend(own.iter().map(|s| Action::LeaveGroup { socket: s.clone() }));
+        let grouped = || own.iter().filter(|s| s.is_grouped() && self.is_served_by_new(s));
+        undo.extend(grouped().map(|s| self.steer(s, self.new.tag)));
+        for socket in own.iter().cloned() {
+            let process = &old.spec().listen[&socket.listener].process;
+            let nonblocking = self.nonblocking(process).unwrap_or(true);
+            undo.push(Action::OpenListener { socket, nonblocking });
+        }
+        let timeout = old.spec().deploy.wait_timeout;
+        undo.extend(instances.into_iter().map(|instance| Action::StartInstance { instance, timeout }));
+        undo.push(self.check_old(old));
+        undo
+    }
+
     fn is_served_by_new(&self, socket: &Socket) -> bool {
-        self.new.sockets().iter().any(|s| s.listener == socket.listener && s.address == socket.address)
+        self.new.sockets().iter().any(|s| s.address == socket.address)
     }
 
     /// Out of the group; then the program that fits the group as it is now.
     fn leave(&self, socket: &Socket, phase: Phase, steps: &mut Steps) {
         steps.add(phase, Action::LeaveGroup { socket: socket.clone() }, vec![]);
-        if Self::is_grouped(socket) && self.is_served_by_new(socket) {
+        if socket.is_grouped() && self.is_served_by_new(socket) {
             steps.add(phase, self.steer(socket, self.new.tag), vec![]);
         }
     }
@@ -299,7 +344,7 @@ fn resolved(of: Activation<'_>, check: &deployd_api::spec::Check) -> deployd_api
 impl Swap<'_> {
     /// For `immediate`: the traffic goes to a listener that nobody serves yet, and waits there.
     pub(super) fn switch_early(&self, steps: &mut Steps) {
-        for socket in self.new.sockets().into_iter().filter(Self::is_grouped) {
+        for socket in self.new.sockets().into_iter().filter(Socket::is_grouped) {
             let Some(old) = self.counterpart(&socket) else { continue };
             steps.add(Phase::Socket, self.steer(&socket, self.new.tag), vec![self.steer(&socket, old.tag)]);
         }
@@ -307,24 +352,83 @@ impl Swap<'_> {
 
     /// For `immediate`: as [`Self::retire`], and the old processes have ended before the new ones start.
     pub(super) fn retire_and_wait(&self, old: Activation<'_>, phase: Phase, steps: &mut Steps) {
-        let from = steps.steps.len();
         self.retire(old, phase, Return::Possible, steps);
-        for step in &mut steps.steps[from..] {
-            if let Action::StopInstance { instance, .. } = step.action.clone() {
-                step.action = Action::StopInstance { instance, wait: true };
-                step.deadline = super::own_wait(&step.action);
-            }
-        }
         // Nobody accepts for the new release yet: what is left goes to its queue by the kernel's
         // migration at the end, not through a relay that would wait for an answer.
         steps.steps.retain(|s| s.phase != phase || !matches!(s.action, Action::Relay { .. }));
     }
 }
 
+impl Swap<'_> {
+    /// Takes down something that neither serves nor comes.
+    pub(super) fn put_down(&self, of: Activation<'_>, steps: &mut Steps) {
+        let keeps = |s: &Socket| {
+            s.is_grouped() || !self.old.is_some_and(|o| o.sockets().iter().any(|l| l.unit == s.unit))
+        };
+        let sockets: Vec<Socket> = of.sockets().into_iter().filter(keeps).collect();
+        let phase = Phase::Preflight;
+        let steer = |s: &Socket| {
+            let live = self.old.filter(|o| o.sockets().iter().any(|l| l.address == s.address))?;
+            Some(self.steer(s, live.tag)).filter(|_| s.is_grouped())
+        };
+        for socket in &sockets {
+            if let Some(steer) = steer(socket) {
+                steps.add(phase, steer, vec![]);
+            }
+            steps.add(phase, Action::CloseListener { socket: socket.clone() }, vec![]);
+        }
+        let wait = !of.drains_without_limit();
+        for process in of.processes().iter().rev() {
+            for instance in of.instances_of(process).into_iter().chain(of.proxies_of(process)) {
+                steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
+            }
+        }
+        for socket in sockets {
+            let steer = steer(&socket);
+            steps.add(phase, Action::LeaveGroup { socket }, vec![]);
+            if let Some(steer) = steer {
+                steps.add(phase, steer, vec![]);
+            }
+        }
+    }
+
+    /// The units of Unix sockets that both releases name, with the text of either.
+    fn shared_files(&self) -> (Vec<UnitFile>, Vec<UnitFile>) {
+        let Some(old) = self.old else { return (vec![], vec![]) };
+        let (old, new) = (old.socket_files(), self.new.socket_files());
+        let both = |of: &[UnitFile], with: &[UnitFile]| {
+            of.iter().filter(|f| with.iter().any(|w| w.path == f.path)).cloned().collect()
+        };
+        (both(&old, &new), both(&new, &old))
+    }
+
+    /// A shared Unix socket wakes the new release from now on. This stands right before the old one
+    /// ends: until then PID 1 would start the old one again for the next connection, and after a restart
+    /// of the host it is the old one that boots.
+    pub(super) fn take_over_shared(&self, phase: Phase, back: Return, steps: &mut Steps) {
+        let (old, new) = self.shared_files();
+        if new.is_empty() {
+            return;
+        }
+        let units = || new.iter().filter_map(|f| f.path.rsplit('/').next()).map(str::to_owned).collect();
+        let reload = Action::ReloadIfNeeded { units: units() };
+        let undo = match back {
+            Return::Possible => vec![Action::WriteFiles { files: old }, reload.clone()],
+            Return::Never => vec![],
+        };
+        steps.add(phase, Action::WriteFiles { files: new }, undo);
+        steps.add(phase, reload, vec![]);
+    }
+}
+
 /// Stops the old release's processes that have no listener: two of them would work on the same jobs.
-pub(super) fn stop_workers(old: Activation<'_>, overlap: bool, phase: Phase, steps: &mut Steps) {
+/// Either of them may forbid it.
+pub(super) fn stop_workers(swap: &Swap<'_>, overlap: bool, phase: Phase, steps: &mut Steps) {
+    let Some(old) = swap.old else { return };
+    let new = &swap.new.spec().processes;
     for process in old.processes().iter().rev() {
-        if !old.sockets_of(process).is_empty() || old.spec().processes[process].overlap != overlap {
+        let both = old.spec().processes[process].overlap && new.get(process).is_none_or(|p| p.overlap);
+        if !old.sockets_of(process).is_empty() || both != overlap {
             continue;
         }
         for instance in old.instances_of(process) {

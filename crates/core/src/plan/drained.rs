@@ -1,0 +1,61 @@
+//! What is done when the last process of something that drained has ended. The agent's janitor asks; it
+//! is no deployment: nothing serves from it any more, and every action may be repeated.
+
+use crate::action::{Action, Instance};
+use crate::state::{AppState, Change, Tag};
+use crate::units::{self, Activation};
+use deployd_api::release::ReleaseState;
+
+fn find(state: &AppState, tag: Tag) -> Option<Activation<'_>> {
+    Some(Activation { tag, release: state.releases.get(&tag.label)? })
+}
+
+/// The processes that must have ended first. Proxies are not among them: they end in
+/// [`plan_drained`], when what they lead to has no connection left.
+pub fn drained_when(state: &AppState, tag: Tag) -> Vec<Instance> {
+    find(state, tag).map(|a| a.instances()).unwrap_or_default()
+}
+
+/// Removes what only this activation needed, and forgets that it drains.
+pub fn plan_drained(state: &AppState, tag: Tag) -> Vec<Action> {
+    let done = Action::Record { change: Change::Drained { tag } };
+    let Some(of) = find(state, tag) else { return vec![done] };
+    let app = state.app.clone();
+    let tags = [state.live, state.candidate, state.warm, state.committed];
+    let rest: Vec<Tag> =
+        tags.into_iter().flatten().chain(state.draining.iter().copied()).filter(|t| *t != tag).collect();
+    let held: Vec<String> = rest
+        .iter()
+        .filter_map(|t| find(state, *t))
+        .flat_map(|a| a.files("", None, &|_| false))
+        .map(|f| f.path)
+        .collect();
+    let mut actions = Vec::new();
+    for process in of.processes() {
+        for instance in of.proxies_of(&process) {
+            actions.push(Action::StopInstance { instance, wait: true });
+        }
+    }
+    let members = state.groups.values().flatten().filter(|s| s.tag == tag);
+    actions.extend(members.map(|s| Action::LeaveGroup { socket: s.clone() }));
+    let mut paths: Vec<String> = of.files("", None, &|_| false).into_iter().map(|f| f.path).collect();
+    paths.extend(of.processes().iter().map(|p| units::nonblocking_drop_in(&app, p, tag)));
+    paths.retain(|p| !held.contains(p));
+    let last = rest.is_empty();
+    if last {
+        paths.push(units::slice_file(&app).path);
+    }
+    actions.push(Action::RemoveFiles { paths });
+    if last {
+        actions.push(Action::RemoveDirs { dirs: vec![format!("{}/{app}", units::STATE_DIR)] });
+    }
+    let reused = rest.iter().any(|t| t.label == tag.label);
+    if of.release.state == ReleaseState::RolledBack && !reused {
+        actions.push(Action::RemoveTree { app: app.clone(), tree: of.release.tree.clone() });
+    }
+    if last {
+        actions.push(Action::RemoveUser { app: app.clone(), user: units::user(&app) });
+    }
+    actions.push(done);
+    actions
+}
