@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deployd_api::error::ErrorBody;
-use deployd_core::action::Action;
-use deployd_core::state::{AppState, Change, Tag};
-use deployd_core::units::{self, Activation};
+use deployd_core::plan;
+use deployd_core::state::{Change, Tag};
 use tracing::{info, warn};
 
 use crate::driver::{Port, Run, SharedState, record};
-use crate::supervisor::{Observer, Supervisor};
+use crate::supervisor::{Observer, Supervisor, store_failed};
 
 /// How often the host is asked whether something still drains. Only while something does.
 const EVERY: Duration = Duration::from_secs(1);
@@ -46,48 +45,17 @@ async fn tidy<H: Port + Observer + Drained>(
     tag: Tag,
 ) -> Result<(), ErrorBody> {
     let known = state.lock().await.clone();
-    let Some(release) = known.releases.get(&tag.label) else {
-        return forget(supervisor, state, tag).await;
-    };
-    let of = Activation { tag, release };
-    let units: Vec<String> = of.instances().into_iter().map(|i| i.unit).collect();
+    let units: Vec<String> = plan::drained_when(&known, tag).into_iter().map(|i| i.unit).collect();
     if !supervisor.host().all_ended(&units).await? {
         return Ok(());
     }
-    for action in endings(&known, of) {
-        let run = Run { elapsed: Duration::ZERO, state: state.clone(), failure: None };
-        supervisor.host().apply(&action, &run).await?;
+    for action in plan::plan_drained(&known, tag) {
+        let run = Run { elapsed: Duration::ZERO, state: state.clone() };
+        let done = supervisor.host().apply(&action, &run).await?;
+        let changes: Vec<Change> = done.learned.into_iter().chain(action.change_at_end()).collect();
+        let saved = record::save(supervisor.store(), state, &changes, None).await;
+        saved.map_err(|e| store_failed(&e))?;
     }
-    forget(supervisor, state, tag).await?;
     info!(app = %known.app, %tag, "drained");
     Ok(())
-}
-
-/// The proxies end last, because they carry the connections of the processes; then files and folders.
-fn endings(state: &AppState, of: Activation<'_>) -> Vec<Action> {
-    let processes = of.processes();
-    let proxies = processes.iter().flat_map(|p| of.proxies_of(p));
-    let mut actions: Vec<Action> =
-        proxies.map(|instance| Action::StopInstance { instance, wait: true }).collect();
-    let mut paths: Vec<String> = of.files("", None, &|_| false).into_iter().map(|f| f.path).collect();
-    paths.extend(processes.iter().map(|p| units::nonblocking_drop_in(&state.app, p, of.tag)));
-    // Units of Unix sockets carry no label: they belong to whoever serves.
-    let shared = |path: &String| {
-        let live =
-            state.live.and_then(|t| Some(Activation { tag: t, release: state.releases.get(&t.label)? }));
-        live.is_some_and(|l| l.sockets().iter().any(|s| units::path(&s.unit) == *path))
-    };
-    paths.retain(|p| !shared(p));
-    actions.push(Action::RemoveFiles { paths });
-    actions
-}
-
-async fn forget<H: Port + Observer>(
-    supervisor: &Arc<Supervisor<H>>,
-    state: &SharedState,
-    tag: Tag,
-) -> Result<(), ErrorBody> {
-    record::save(supervisor.store(), state, &[Change::Drained { tag }], None)
-        .await
-        .map_err(|e| crate::supervisor::store_failed(&e))
 }

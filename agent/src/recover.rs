@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use deployd_api::deployment::Verdict;
 use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_core::action::Action;
 use deployd_core::journal::{Entry, Record};
 use deployd_core::machine::Progress;
-use deployd_core::state::{AppState, Change};
+use deployd_core::plan::Plan;
+use deployd_core::state::Change;
 use tracing::{error, info};
 
 use crate::driver::{Port, clock, record};
@@ -25,7 +27,7 @@ pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Res
     let boot_id = supervisor.host().boot_id();
     if store.get_meta(BOOT.to_owned()).await?.is_some_and(|b| b != boot_id) {
         info!("the host was restarted");
-        forget_groups(supervisor).await?;
+        note_reboot(supervisor).await?;
     }
     store.put_meta(BOOT.to_owned(), boot_id.clone()).await?;
     for row in store.unfinished().await? {
@@ -42,18 +44,9 @@ pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Res
 const BOOT: &str = "boot_id";
 
 /// After a reboot only what is committed has sockets; every program is gone with them.
-async fn forget_groups<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError> {
+async fn note_reboot<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError> {
     for (_, state) in supervisor.apps().await {
-        let gone: Vec<Change> = {
-            let state: &AppState = &*state.lock().await;
-            let boots = state.committed.filter(|_| !state.stopped);
-            let members = state.groups.iter().flat_map(|(l, tags)| tags.iter().map(move |t| (l, *t)));
-            members
-                .filter(|(_, t)| Some(*t) != boots)
-                .map(|(listener, tag)| Change::Left { listener: listener.clone(), tag })
-                .collect()
-        };
-        record::save(supervisor.store(), &state, &gone, None).await?;
+        record::save(supervisor.store(), &state, &[Change::Rebooted], None).await?;
     }
     Ok(())
 }
@@ -65,12 +58,16 @@ async fn take_up<H: Port + Observer>(
     story: Story,
 ) -> Result<(), StoreError> {
     let Story { plan, mut progress, .. } = story;
-    let mut seq = row.last_seq;
     let id = row.new.id.clone();
-    info!(app = %plan.app, id = id.short(), after = seq, "taking up a deployment");
-    if row.new.boot_id != boot_id && progress.can_abort() {
-        seq += 1;
-        note_reboot(supervisor.store(), row, &mut progress, seq).await?;
+    info!(app = %plan.app, id = id.short(), after = row.last_seq, "taking up a deployment");
+    let mut seq = row.last_seq;
+    if row.new.boot_id != boot_id && !progress.rebooted() {
+        for record in reboot_records(&plan, &progress) {
+            // The machine says itself which of them are legal here: these are.
+            drop(progress.apply(&record));
+            seq += 1;
+            append(supervisor.store(), row, seq, record).await?;
+        }
     }
     if let Err(e) = supervisor.resume(id, plan, progress, seq).await {
         error!(error = %e, "failed to take up a deployment");
@@ -78,30 +75,31 @@ async fn take_up<H: Port + Observer>(
     Ok(())
 }
 
-async fn note_reboot(
-    store: &Store,
-    row: &DeploymentRow,
-    progress: &mut Progress,
-    seq: u64,
-) -> Result<(), StoreError> {
+/// What a restart of the host means for a deployment. If its commit was begun, what boots tells whether
+/// it happened.
+fn reboot_records(plan: &Plan, progress: &Progress) -> Vec<Record> {
+    let committed = progress.in_doubt().filter(|step| match &plan.steps[*step].action {
+        Action::Commit { target, .. } => {
+            std::fs::read_to_string(&target.path).is_ok_and(|now| now == target.content)
+        }
+        _ => false,
+    });
+    let note = Some("found in place after the restart".to_owned());
+    let done = committed.map(|step| Record::Done { step, note });
     let failure = ErrorBody::new(
         ErrorCode::Rebooted,
-        format!("the host was restarted before {} was committed, and booted what was", row.new.app),
-        "push again",
+        format!("the host was restarted before this {} of {} was committed", plan.kind, plan.app),
+        "what was committed before has booted; push again",
     );
-    let record = Record::Abort { failure };
-    // `can_abort` was asked for: the record is legal.
-    drop(progress.apply(&record));
+    done.into_iter().chain([Record::Rebooted { failure }]).collect()
+}
+
+async fn append(store: &Store, of: &DeploymentRow, seq: u64, record: Record) -> Result<(), StoreError> {
     let at = clock::now();
     let entry = Entry { at, up_ms: clock::up_ms(), record };
     let record = serde_json::to_string(&entry).map_err(|_| StoreError::Closed)?;
-    let row = Append {
-        deployment: row.new.id.clone(),
-        row: RecordRow { seq, at, record },
-        app_state: None,
-        finish: None,
-    };
-    store.append(row).await
+    let row = RecordRow { seq, at, record };
+    store.append(Append { deployment: of.new.id.clone(), row, app_state: None, finish: None }).await
 }
 
 /// A journal that cannot be read is not guessed at: a person looks.

@@ -16,7 +16,8 @@ use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_core::action::Action;
 use deployd_core::journal::{Record, StepIndex};
 use deployd_core::machine::{Decision, Progress};
-use deployd_core::plan::Plan;
+use deployd_core::plan::{self, Plan};
+use deployd_core::state::Change;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -54,7 +55,8 @@ enum Outcome {
     Done(Done),
     Failed(ErrorBody),
     Superseded,
-    Aborted(Box<ErrorBody>),
+    /// With what the step found, if it could not be left and was done.
+    Aborted(Box<ErrorBody>, Option<Done>),
 }
 
 impl<P: Port> Driver<P> {
@@ -70,57 +72,78 @@ impl<P: Port> Driver<P> {
         }
     }
 
-    async fn write(&mut self, record: Record, action: Option<(&Action, &Done)>) -> Result<(), StoreError> {
+    async fn write(&mut self, record: Record) -> Result<(), StoreError> {
         if let Err(e) = self.progress.apply(&record) {
             // Only a defect of ours gets here. Nothing is done that the journal would not explain.
             warn!(error = %e, "illegal record");
             return Err(StoreError::Closed);
         }
         let reported = self.progress.reported();
-        self.recorder.append(record, action, reported.as_ref()).await
+        self.recorder.append(&self.plan, record, reported.as_ref()).await
+    }
+
+    async fn learn(&mut self, change: Option<Change>) -> Result<(), StoreError> {
+        match change {
+            Some(change) => self.write(Record::Learned { change }).await,
+            None => Ok(()),
+        }
     }
 
     async fn step(&mut self, index: StepIndex) -> Result<(), StoreError> {
         let step = self.plan.steps[index].clone();
         info!(step = index, kind = step.action.kind(), "{}", step.action.text());
-        self.write(Record::Started { step: index }, Some((&step.action, &Done::default()))).await?;
+        self.write(Record::Started { step: index }).await?;
         let elapsed = self.recorder.elapsed(index).await?;
-        let deadline = Duration::from(step.deadline).saturating_sub(elapsed).max(Duration::from_secs(5));
-        let run = Run { elapsed, state: self.recorder.state.clone(), failure: None };
-        let outcome = carry_out(&self.port, &step.action, &run, deadline, &mut self.control).await;
-        match outcome {
+        let run = Run { elapsed, state: self.recorder.state.clone() };
+        let deadline = Duration::from(step.deadline).saturating_sub(elapsed).max(AT_LEAST);
+        match carry_out(&self.port, &step.action, &run, deadline, &mut self.control).await {
             Outcome::Done(done) => {
-                let note = done.note.clone();
-                self.write(Record::Done { step: index, note }, Some((&step.action, &done))).await
+                self.learn(done.learned).await?;
+                self.write(Record::Done { step: index, note: done.note }).await
             }
             Outcome::Failed(failure) => {
                 warn!(step = index, kind = step.action.kind(), code = %failure.code, "{}", failure.message);
-                self.write(Record::Failed { step: index, failure }, None).await
+                self.write(Record::Failed { step: index, failure }).await
             }
             Outcome::Superseded => {
-                self.write(Record::Superseded, None).await?;
+                self.write(Record::Superseded).await?;
                 let note = Some("a newer deployment ended the watch".to_owned());
-                self.write(Record::Done { step: index, note }, Some((&step.action, &Done::default()))).await
+                self.write(Record::Done { step: index, note }).await
             }
-            Outcome::Aborted(failure) => self.write(Record::Abort { failure: *failure }, None).await,
+            Outcome::Aborted(failure, done) => {
+                if let Some(done) = done {
+                    self.learn(done.learned).await?;
+                    self.write(Record::Done { step: index, note: done.note }).await?;
+                }
+                // The commit may have been crossed meanwhile: then the abort comes too late, and is told.
+                let record = if self.progress.can_abort() {
+                    Record::Abort { failure: *failure }
+                } else {
+                    Record::Note { text: format!("too late to undo: {}", failure.message) }
+                };
+                self.write(record).await
+            }
         }
     }
 
     async fn undo(&mut self, index: StepIndex) -> Result<(), StoreError> {
         let step = self.plan.steps[index].clone();
         info!(step = index, kind = step.action.kind(), "undo: {}", step.action.text());
-        self.write(Record::UndoStarted { step: index }, None).await?;
-        let failure = self.progress.failure().cloned();
+        self.write(Record::UndoStarted { step: index }).await?;
         let mut first = None;
         for action in &step.undo {
-            let deadline = Duration::from(step.deadline).max(UNDO_AT_LEAST);
-            let state = self.recorder.state.clone();
-            let run = Run { elapsed: Duration::ZERO, state, failure: failure.clone() };
-            if let Some(change) = action.change_at_start() {
-                self.recorder.change(&change, failure.as_ref()).await?;
+            let run = Run { elapsed: Duration::ZERO, state: self.recorder.state.clone() };
+            let booted = run.state.lock().await.committed;
+            if self.progress.rebooted() && !action.outlives_reboot(booted) {
+                continue;
             }
-            match without_control(&self.port, action, &run, deadline).await {
-                Ok(done) => self.recorder.changes(action, &done, failure.as_ref()).await?,
+            self.learn(action.change_at_start()).await?;
+            let deadline = Duration::from(plan::deadline(action));
+            match limited(&self.port, action, &run, deadline).await {
+                Ok(done) => {
+                    self.learn(done.learned).await?;
+                    self.learn(action.change_at_end()).await?;
+                }
                 Err(e) => {
                     warn!(step = index, kind = action.kind(), code = %e.code, "undo failed: {}", e.message);
                     // The rest of the undo still runs: one thing that is stuck is no reason to leave more.
@@ -129,20 +152,20 @@ impl<P: Port> Driver<P> {
             }
         }
         match first {
-            None => self.write(Record::Undone { step: index }, None).await,
-            Some(failure) => self.write(Record::UndoFailed { step: index, failure }, None).await,
+            None => self.write(Record::Undone { step: index }).await,
+            Some(failure) => self.write(Record::UndoFailed { step: index, failure }).await,
         }
     }
 
     async fn finish(&mut self, verdict: Verdict) -> Result<(), StoreError> {
-        self.write(Record::Finished { verdict }, None).await?;
+        self.write(Record::Finished { verdict }).await?;
         info!(%verdict, "finished");
         Ok(())
     }
 }
 
-/// An undo may wait for a process to end: never less than this.
-const UNDO_AT_LEAST: Duration = Duration::from_secs(120);
+/// A step that a crash interrupted near its deadline still gets this long.
+const AT_LEAST: Duration = Duration::from_secs(5);
 
 /// Actions that only wait: they can be left in the middle without anything half done.
 fn is_wait(action: &Action) -> bool {
@@ -163,7 +186,7 @@ async fn carry_out<P: Port>(
     control: &mut mpsc::Receiver<Control>,
 ) -> Outcome {
     let supersedable = matches!(action, Action::Watch { supersedable: true, .. });
-    let work = without_control(port, action, run, deadline);
+    let work = limited(port, action, run, deadline);
     tokio::pin!(work);
     let mut aborted = None;
     loop {
@@ -171,21 +194,22 @@ async fn carry_out<P: Port>(
             biased;
             result = &mut work => return match (result, aborted) {
                 // What was asked while the step could not be left comes first: its undo knows what to do.
-                (_, Some(failure)) => Outcome::Aborted(failure),
+                (Ok(done), Some(failure)) => Outcome::Aborted(failure, Some(done)),
+                (Err(_), Some(failure)) => Outcome::Aborted(failure, None),
                 (Ok(done), None) => Outcome::Done(done),
                 (Err(failure), None) => Outcome::Failed(failure),
             },
             Some(message) = control.recv() => match message {
                 Control::Supersede if supersedable => return Outcome::Superseded,
                 Control::Supersede => {}
-                Control::Abort(failure) if is_wait(action) => return Outcome::Aborted(failure),
+                Control::Abort(failure) if is_wait(action) => return Outcome::Aborted(failure, None),
                 Control::Abort(failure) => aborted = Some(failure),
             },
         }
     }
 }
 
-async fn without_control<P: Port>(
+async fn limited<P: Port>(
     port: &P,
     action: &Action,
     run: &Run,

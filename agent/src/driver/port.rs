@@ -15,8 +15,6 @@ pub struct Run {
     pub elapsed: Duration,
     /// What the host knows of the app now.
     pub state: SharedState,
-    /// Why the deployment is being undone, if it is.
-    pub failure: Option<ErrorBody>,
 }
 
 /// What an action found.
@@ -24,7 +22,7 @@ pub struct Run {
 pub struct Done {
     /// For people.
     pub note: Option<String>,
-    /// What was learned, to be known together with the outcome.
+    /// What only the effect could tell: a record of its own, before the outcome.
     pub learned: Option<Change>,
 }
 

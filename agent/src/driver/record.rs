@@ -8,12 +8,12 @@ use deployd_api::error::ErrorBody;
 use deployd_api::ids::DeploymentId;
 use deployd_core::action::Action;
 use deployd_core::journal::{Entry, Record, StepIndex};
+use deployd_core::plan::Plan;
 use deployd_core::state::{AppState, Change};
 use tokio::sync::{Mutex, watch};
 
 use super::clock;
 use super::hold::Hold;
-use super::port::Done;
 use crate::store::journal::{Append, Finish, RecordRow};
 use crate::store::{Store, StoreError};
 
@@ -38,25 +38,20 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Appends a record; `action` is what began or ended with it.
+    /// Appends a record, with the change of state that it causes.
     pub async fn append(
         &mut self,
+        plan: &Plan,
         record: Record,
-        action: Option<(&Action, &Done)>,
         reported: Option<&ErrorBody>,
     ) -> Result<(), StoreError> {
         let (seq, at) = (self.seq + 1, clock::now());
-        if let Some(hold) = self.hold {
-            hold.here(Hold::Before(seq)).await;
-        }
+        self.stand(Hold::Before(seq)).await;
+        let forgotten = is_forgotten(plan, &record);
         let mut state = self.state.lock().await;
         let mut next = state.clone();
-        let changes = match (&record, action) {
-            (Record::Started { .. }, Some((action, _))) => action.change_at_start().into_iter().collect(),
-            (Record::Done { .. }, Some((action, done))) => changes_at_end(action, done),
-            _ => Vec::new(),
-        };
-        for change in &changes {
+        let change = record.changes(plan);
+        if let Some(change) = &change {
             next.apply(change, at, reported);
         }
         let finish = match &record {
@@ -67,39 +62,25 @@ impl Recorder {
             }),
             _ => None,
         };
+        let app_state = change.map(|_| to_json(&next).map(|json| (next.app.clone(), json))).transpose()?;
         let entry = Entry { at, up_ms: clock::up_ms(), record };
-        let app_state = if changes.is_empty() { None } else { Some((next.app.clone(), to_json(&next)?)) };
         let row = RecordRow { seq, at, record: to_json(&entry)? };
         self.store.append(Append { deployment: self.id.clone(), row, app_state, finish }).await?;
+        if forgotten {
+            self.store.delete_app(&next.app).await?;
+        }
         *state = next;
         drop(state);
         self.seq = seq;
         self.news.send_modify(|n| *n += 1);
-        if let Some(hold) = self.hold {
-            hold.here(Hold::After(seq)).await;
-        }
-        if matches!(action, Some((Action::ForgetApp { .. }, _)))
-            && matches!(entry.record, Record::Done { .. })
-        {
-            let app = self.state.lock().await.app.clone();
-            self.store.delete_app(&app).await?;
-        }
+        self.stand(Hold::After(seq)).await;
         Ok(())
     }
 
-    /// Changes the app's state outside of a record: within an undo, whose record comes at its end.
-    pub async fn change(&mut self, change: &Change, failure: Option<&ErrorBody>) -> Result<(), StoreError> {
-        save(&self.store, &self.state, std::slice::from_ref(change), failure).await
-    }
-
-    /// The changes of an undo's action that is done.
-    pub async fn changes(
-        &mut self,
-        action: &Action,
-        done: &Done,
-        failure: Option<&ErrorBody>,
-    ) -> Result<(), StoreError> {
-        save(&self.store, &self.state, &changes_at_end(action, done), failure).await
+    async fn stand(&self, place: Hold) {
+        if let Some(hold) = self.hold {
+            hold.here(place).await;
+        }
     }
 
     /// When a step was first begun, on the boot's clock.
@@ -119,8 +100,13 @@ impl Recorder {
     }
 }
 
-fn changes_at_end(action: &Action, done: &Done) -> Vec<Change> {
-    action.change_at_end().into_iter().chain(done.learned.clone()).collect()
+/// Whether the record says that the app is gone.
+fn is_forgotten(plan: &Plan, record: &Record) -> bool {
+    let action = match record {
+        Record::Done { step, .. } => plan.steps.get(*step).map(|s| &s.action),
+        _ => None,
+    };
+    matches!(action, Some(Action::ForgetApp { .. }))
 }
 
 /// Applies changes and makes the result durable, or neither.

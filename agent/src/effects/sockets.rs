@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::ids::ListenerName;
 use deployd_api::spec::{Address, Millis};
 use deployd_core::action::Socket;
-use deployd_core::state::Tag;
+use deployd_core::state::{Change, Tag};
 use deployd_core::steering;
 
 use super::RealHost;
@@ -99,17 +98,16 @@ impl RealHost {
     /// The members of a group that the kernel has, in the order of their indexes.
     async fn members(
         &self,
-        listener: &ListenerName,
-        sockets: &[Socket],
+        group: &str,
         run: &Run,
     ) -> Result<Vec<(Socket, Option<Arc<Listener>>)>, ErrorBody> {
-        let recorded = run.state.lock().await.groups.get(listener).cloned().unwrap_or_default();
-        let known = recorded.iter().filter_map(|tag| sockets.iter().find(|s| s.tag == *tag));
+        let recorded = run.state.lock().await.groups.get(group).cloned().unwrap_or_default();
         let mut members = Vec::new();
-        for socket in known {
-            members.push((socket.clone(), self.reach(socket, run).await?));
+        for socket in recorded {
+            let held = self.reach(&socket, run).await?;
+            members.push((socket, held));
         }
-        let port = sockets.first().and_then(|s| s.address.port());
+        let port = members.first().and_then(|(s, _)| s.address.port());
         let in_kernel = match port {
             Some(port) => facts::port_holders(port).await.map_err(|e| step_failed(&e))?.len(),
             None => 0,
@@ -122,33 +120,20 @@ impl RealHost {
         Ok(members)
     }
 
-    /// The index of an activation in its group; `None` when it has no listening socket.
-    pub(super) async fn index(
-        &self,
-        listener: &ListenerName,
-        sockets: &[Socket],
-        of: Tag,
-        run: &Run,
-    ) -> Result<Option<u8>, ErrorBody> {
-        let members = self.members(listener, sockets, run).await?;
-        Ok(members.iter().position(|(s, _)| s.tag == of).and_then(|i| u8::try_from(i).ok()))
+    /// The index of a socket in its group; `None` when it does not listen.
+    pub(super) async fn index(&self, socket: &Socket, run: &Run) -> Result<Option<u8>, ErrorBody> {
+        let members = self.members(&socket.group(), run).await?;
+        Ok(members.iter().position(|(s, _)| s.tag == socket.tag).and_then(|i| u8::try_from(i).ok()))
     }
 
-    pub(super) async fn steer(
-        &self,
-        listener: &ListenerName,
-        sockets: &[Socket],
-        to: Tag,
-        run: &Run,
-    ) -> Result<Done, ErrorBody> {
-        let members = self.members(listener, sockets, run).await?;
+    pub(super) async fn steer(&self, sockets: &[Socket], to: Tag, run: &Run) -> Result<Done, ErrorBody> {
+        let Some(group) = sockets.first().map(Socket::group) else { return Ok(Done::default()) };
+        let members = self.members(&group, run).await?;
         let Some(index) = members.iter().position(|(s, _)| s.tag == to) else {
-            let message = format!("{to} has no listening socket for {listener}");
-            let hint = "systemctl list-sockets 'deployd-*' shows what listens; deployd-ctl --local doctor";
-            return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
+            return Ok(Done::note(format!("{to} does not listen any more: who is left gets everything")));
         };
         let Some(any) = members.iter().find_map(|(_, held)| held.clone()) else {
-            let message = format!("no descriptor of {listener} could be borrowed");
+            let message = format!("no descriptor of {group} could be borrowed");
             let hint = "systemctl status 'deployd-fd@*'; deployd-ctl --local doctor";
             return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
         };
@@ -232,16 +217,28 @@ impl RealHost {
         }
     }
 
-    pub(super) async fn leave(&self, socket: &Socket) -> Result<Done, ErrorBody> {
+    pub(super) async fn leave(&self, socket: &Socket, run: &Run) -> Result<Done, ErrorBody> {
         let held = self.held.remove(&socket.unit);
-        if let Some(listener) = held
-            && socket.address.port().is_some()
-        {
-            // Out of the group for everyone who holds it, whether or not the old processes have closed it.
-            listener.shutdown_read().map_err(|e| step_failed(&e))?;
-        }
+        let gone = match held.filter(|_| socket.is_grouped()) {
+            Some(listener) => {
+                // Out of the group for everyone who holds it, whether or not the old processes closed it.
+                listener.shutdown_read().map_err(|e| step_failed(&e))?;
+                true
+            }
+            None => self.is_gone(socket, run).await?,
+        };
         fdstore::forget(&socket.unit).map_err(|e| step_failed(&e))?;
-        Ok(Done::default())
+        let left = Change::Left { socket: socket.clone() };
+        Ok(Done { note: None, learned: (gone && socket.is_grouped()).then_some(left) })
+    }
+
+    /// Whether nobody holds a socket that is not borrowed any more: there are fewer in the kernel than are
+    /// recorded, and its unit is down.
+    async fn is_gone(&self, socket: &Socket, run: &Run) -> Result<bool, ErrorBody> {
+        let Some(port) = socket.address.port() else { return Ok(true) };
+        let recorded = run.state.lock().await.groups.get(&socket.group()).map_or(0, Vec::len);
+        let in_kernel = facts::port_holders(port).await.map_err(|e| step_failed(&e))?.len();
+        Ok(in_kernel < recorded && !self.is_up(&socket.unit).await?)
     }
 
     /// What the first instance made of `O_NONBLOCK`: read once it has accepted something, because only
@@ -250,10 +247,7 @@ impl RealHost {
         let (Some(listener), Some(to)) = (self.held.get(&socket.unit), loopback(&socket.address)) else {
             return Ok(None);
         };
-        let group = self.group(socket, run).await;
-        let Some(index) = self.index(&socket.listener, &group, socket.tag, run).await? else {
-            return Ok(None);
-        };
+        let Some(index) = self.index(socket, run).await? else { return Ok(None) };
         let mark = self.settings.mark_prefix.mark(index);
         let began = Instant::now();
         while began.elapsed() < ACCEPT_WITHIN {
@@ -264,14 +258,6 @@ impl RealHost {
             }
         }
         Ok(None)
-    }
-
-    /// Every socket that the host knows in the group of this one.
-    pub(super) async fn group(&self, socket: &Socket, run: &Run) -> Vec<Socket> {
-        let state = run.state.lock().await;
-        let tags = state.groups.get(&socket.listener).cloned().unwrap_or_default();
-        let of = |tag| deployd_core::units::socket(&state.app, &socket.listener, &socket.address, tag);
-        tags.into_iter().map(of).collect()
     }
 
     /// Whether what is queued gets accepted soon.

@@ -127,8 +127,7 @@ impl RealHost {
         let Some(addr) = loopback(&socket.address) else {
             return Ok(Target::Unix(socket.address.listen_stream().into()));
         };
-        let group = self.group(socket, run).await;
-        let index = self.index(&socket.listener, &group, socket.tag, run).await?;
+        let index = self.index(socket, run).await?;
         Ok(Target::Tcp { addr, mark: index.map(|i| self.settings.mark_prefix.mark(i)) })
     }
 

@@ -144,7 +144,7 @@ async fn group_findings(state: &AppState) -> Result<Vec<Finding>, ErrorBody> {
     for (name, listener) in &release.document.spec.listen {
         let (Address::Any { port } | Address::Ip { port, .. }) = &listener.address else { continue };
         let members = facts::port_holders(*port).await.map_err(|e| step_failed(&e))?.len();
-        let known = state.groups.get(name).map_or(0, Vec::len);
+        let known = state.groups.get(&listener.address.listen_stream()).map_or(0, Vec::len);
         if members != known {
             let what = format!("port {port} has {members} listening sockets, {known} are known");
             let next = format!("ss -ltnp 'sport = :{port}' shows who holds them; deployd-ctl restart");

@@ -109,6 +109,8 @@ impl Story {
                 What::Note { text: format!("undoing {} failed: {}", kind(*step), failure.message) }
             }
             Record::Abort { failure } => What::Note { text: format!("to be undone: {}", failure.message) },
+            Record::Rebooted { .. } => What::Note { text: "the host was restarted".to_owned() },
+            Record::Learned { .. } => return None,
             Record::Superseded => What::Note { text: "a newer deployment ended the watch".to_owned() },
             Record::UndoStarted { .. } => return None,
             Record::Finished { verdict } => {

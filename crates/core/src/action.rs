@@ -360,7 +360,7 @@ impl Action {
             Self::Watch { trial, duration, .. } => {
                 format!("watch {} for {} s", trial.tag, duration.0.div_ceil(1000))
             }
-            Self::Record { change } => record_text(change),
+            Self::Record { change } => change_text(change),
             Self::Commit { .. } => "commit".to_owned(),
             Self::Sweep { labels, .. } if labels.is_empty() => "tidy up".to_owned(),
             Self::Sweep { labels, .. } => {
@@ -417,7 +417,8 @@ impl Action {
     }
 }
 
-fn record_text(change: &Change) -> String {
+/// A change in words.
+pub fn change_text(change: &Change) -> String {
     match change {
         Change::Candidate { tag } => format!("begin {tag}"),
         Change::Add { release } => format!("know {}", release.label),
