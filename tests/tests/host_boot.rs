@@ -62,7 +62,14 @@ fn check_installed(host: &Host) -> Result<()> {
     ensure!(host.ok("systemctl is-enabled deployd.service")? == "enabled");
     ensure!(host.ok("sysctl -n net.ipv4.tcp_migrate_req")? == "1");
     // Static: they run on a host that has none of the build machine's libraries.
-    host.ok("/usr/bin/deployd-ctl --help && ! ldd /usr/bin/deployd && ! ldd /usr/lib/deployd/deployd-exec")?;
+    for binary in ["/usr/bin/deployd", "/usr/bin/deployd-ctl", "/usr/lib/deployd/deployd-exec"] {
+        let said = host.ok(&format!("ldd {binary} 2>&1 || true"))?;
+        ensure!(
+            said.contains("statically linked") || said.contains("not a dynamic executable"),
+            "{binary}: {said}"
+        );
+    }
+    host.ok("/usr/bin/deployd-ctl --help")?;
     Ok(())
 }
 
