@@ -35,7 +35,8 @@ pub fn build() -> Result<Binaries> {
     let shim_dir = target_dir().join("package-shim");
     let executables = ["-p", "deployd", "-p", "deployd-ctl", "--bins"];
     cargo_build(&triple, &static_dir, "-C target-feature=+crt-static", &executables)?;
-    cargo_build(&triple, &shim_dir, "", &["-p", "deployd-bind", "--lib"])?;
+    // Without unwinding the shim needs no std, and with that no symbol of a recent glibc.
+    cargo_build(&triple, &shim_dir, "-C panic=abort", &["-p", "deployd-bind", "--lib"])?;
     Ok(Binaries {
         executables: static_dir.join(&triple).join("release"),
         shim: shim_dir.join(&triple).join("release").join("libdeployd_bind.so"),
