@@ -1,116 +1,191 @@
-//! Log lines of units, from the system journal by `journalctl -o json`.
+//! The lines that an app wrote, read from the host's journal by `journalctl`.
 //!
-//! Read-only; it must never pass a line on that belongs to no unit asked for. Called for `logs`, and by the
-//! driver for the last words of a failing instance.
+//! It only reads. What a line belongs to is told by its unit's name, which is never used twice, so no state
+//! of ours is needed. `logs` of the API and the reports of failed instances call this.
 
-mod parse;
+use std::collections::HashSet;
+use std::time::Duration;
 
-use deployd_api::ids::Timestamp;
+use deployd_api::ids::{AppName, Label, ProcessName, Timestamp};
 use deployd_api::status::LogLine;
+use futures_util::{Stream, StreamExt, stream};
 
-use super::command::{CommandError, LineChild, spawn_lines};
+use super::command::{Command, CommandError, Lines};
 
-pub use parse::{InstanceUnit, parse_instance_unit};
+mod entry;
 
-/// The program that reads journals of every version.
-const JOURNALCTL: &str = "/usr/bin/journalctl";
+use entry::Entry;
 
-/// Which lines.
-#[derive(Debug, Clone, Default)]
-pub struct Query {
-    /// Units, as glob patterns: `deployd-shop-web-v42@*.service`. At least one.
-    pub units: Vec<String>,
-    /// Only since this moment.
+const JOURNALCTL: &str = "journalctl";
+/// Lines that a query gives at most, the newest; nobody reads more at once, and memory has an end.
+pub const LINES_MAX: u32 = 10_000;
+/// How long a query may take: a journal of gigabytes on a slow disk is read in this time.
+const QUERY_LIMIT: Duration = Duration::from_mins(1);
+/// How long we wait for journald to write what it holds; then the lines that are there must do.
+const SYNC_LIMIT: Duration = Duration::from_secs(5);
+/// What we read of an entry, besides its address fields, which always come.
+const FIELDS: &str = "MESSAGE,PRIORITY,_SYSTEMD_UNIT,UNIT,_PID";
+/// What journalctl says when no unit matches a pattern: nothing was written yet.
+const NO_UNIT: &str = "No data available";
+
+/// What failed about the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// journalctl.
+    #[error("failed to read the journal")]
+    Read(#[from] CommandError),
+}
+
+/// Which lines of an app.
+#[derive(Debug, Clone)]
+pub struct LogFilter {
+    /// The app.
+    pub app: AppName,
+    /// Of one release only, in all its activations.
+    pub label: Option<Label>,
+    /// Of one process only.
+    pub process: Option<ProcessName>,
+    /// Of the instances with this number only.
+    pub instance: Option<u32>,
+    /// Not older than this.
     pub since: Option<Timestamp>,
-    /// Only this syslog level and more severe ones (lower numbers).
-    pub level: Option<u8>,
-    /// Only the last so many; `None` is all.
-    pub last: Option<u32>,
-    /// Only this run of the unit.
-    pub invocation: Option<String>,
+    /// Not less urgent than this syslog level, 0 to 7.
+    pub max_level: Option<u8>,
+    /// The newest so many; `None` stands for [`LINES_MAX`], and for none before [`follow`].
+    pub lines: Option<u32>,
 }
 
-impl Query {
-    fn args(&self, follow: Follow) -> Vec<String> {
-        let mut args: Vec<String> =
-            ["--output=json", "--all", "--no-pager", "--quiet"].map(str::to_owned).into();
-        // One run is selected by fields: lines of its processes, and PID 1's lines about it.
-        if let Some(id) = &self.invocation {
-            args.extend([
-                format!("_SYSTEMD_INVOCATION_ID={id}"),
-                "+".to_owned(),
-                format!("INVOCATION_ID={id}"),
-            ]);
-        } else {
-            args.extend(self.units.iter().map(|unit| format!("--unit={unit}")));
-        }
+impl LogFilter {
+    /// Every line of an app.
+    pub fn of(app: AppName) -> Self {
+        Self { app, label: None, process: None, instance: None, since: None, max_level: None, lines: None }
+    }
+
+    /// Patterns of the names of its units. `-` separates the parts and stands in none of them.
+    fn patterns(&self) -> Vec<String> {
+        let app = self.app.unit_part();
+        let process = self.process.as_ref().map_or("*".to_owned(), ProcessName::unit_part);
+        let number = self.instance.map_or("*".to_owned(), |n| n.to_string());
+        // `v42.2` is the second activation of v42.
+        let tags = self.label.map_or(vec!["*".to_owned()], |l| vec![l.to_string(), format!("{l}.*")]);
+        tags.iter().map(|tag| format!("deployd-{app}-{process}-{tag}@{number}.service")).collect()
+    }
+
+    fn admits(&self, entry: &Entry) -> bool {
+        let unit = &entry.unit;
+        unit.app == self.app.unit_part()
+            && self.label.is_none_or(|l| unit.label == l)
+            && self.process.as_ref().is_none_or(|p| unit.process == p.unit_part())
+            && self.instance.is_none_or(|n| unit.number == n)
+            && self.since.is_none_or(|t| entry.at >= t)
+            && self.max_level.is_none_or(|l| entry.level <= l)
+    }
+
+    fn query_command(&self) -> Command {
+        let mut command = base().arg("-n").arg(self.lines.unwrap_or(LINES_MAX).min(LINES_MAX).to_string());
         if let Some(since) = self.since {
-            args.push(format!("--since=@{}.{:03}", since.0 / 1000, since.0 % 1000));
+            command = command.arg(format!("--since=@{}", since.0 / 1000));
         }
-        args.extend(self.level.map(|level| format!("--priority={level}")));
-        match (follow, self.last) {
-            (_, Some(lines)) => args.push(format!("--lines={lines}")),
-            // Following shows ten old lines unless told otherwise.
-            (Follow::Yes, None) => args.push("--lines=all".to_owned()),
-            (Follow::No, None) => {}
+        for pattern in self.patterns() {
+            command = command.arg("-u").arg(pattern);
         }
-        if follow == Follow::Yes {
-            args.push("--follow".to_owned());
+        self.with_level(command)
+    }
+
+    /// journalctl looks patterns up only once, so they would miss a release that comes later. The slice does
+    /// not; lines of a process that died before journald could look at it lack the slice, but still have the
+    /// name of our trampoline; PID 1 tells how instances end.
+    fn follow_command(&self, cursor: Option<&str>) -> Command {
+        let mut command = base().args(["--follow", "--no-tail"]);
+        if let Some(cursor) = cursor {
+            command = command.arg(format!("--after-cursor={cursor}"));
         }
-        args
+        let slice = format!("_SYSTEMD_SLICE=deployd-{}.slice", self.app.unit_part());
+        self.with_level(command).args([&slice, "+", "SYSLOG_IDENTIFIER=deployd-exec", "+", "_PID=1"])
+    }
+
+    fn with_level(&self, command: Command) -> Command {
+        match self.max_level {
+            Some(level) => command.arg(format!("--priority=0..{}", level.min(7))),
+            None => command,
+        }
     }
 }
 
-/// Whether to go on when the journal ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follow {
-    /// Wait for more.
-    Yes,
-    /// End.
-    No,
+fn base() -> Command {
+    // Without --all, fields of more than 4 KiB come as null.
+    Command::new(JOURNALCTL)
+        .args(["--quiet", "--no-pager", "--all", "--output=json"])
+        .arg(format!("--output-fields={FIELDS}"))
 }
 
-/// Lines as they come. Dropping it ends the child.
-#[derive(Debug)]
-pub struct LogStream {
-    child: Option<LineChild>,
+/// The lines that are in the journal now, the oldest first.
+pub async fn query(filter: &LogFilter) -> Result<Vec<LogLine>, JournalError> {
+    Ok(entries(filter).await?.into_iter().map(LogLine::from).collect())
 }
 
-impl LogStream {
-    /// The next line; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<LogLine>, CommandError> {
-        let Some(child) = &mut self.child else {
-            return Ok(None);
-        };
-        while let Some(line) = child.next().await? {
-            match parse::log_line(&line) {
-                Some(line) => return Ok(Some(line)),
-                None => tracing::debug!(line, "a journal entry without a message was skipped"),
-            }
+async fn entries(filter: &LogFilter) -> Result<Vec<Entry>, JournalError> {
+    let text = read(&filter.query_command()).await?;
+    Ok(text.split(|b| *b == b'\n').filter_map(Entry::parse).filter(|e| filter.admits(e)).collect())
+}
+
+async fn read(command: &Command) -> Result<Vec<u8>, JournalError> {
+    match command.output(QUERY_LIMIT).await {
+        Err(CommandError::Failed { stderr, .. }) if stderr.contains(NO_UNIT) => Ok(Vec::new()),
+        other => Ok(other?),
+    }
+}
+
+/// The lines that a query with this filter gives (none when it has neither `lines` nor `since`), then every
+/// new one as it is written, none missing or twice in between. Dropping the stream ends it.
+pub async fn follow(
+    filter: LogFilter,
+) -> Result<impl Stream<Item = Result<LogLine, JournalError>> + Send, JournalError> {
+    // The end of the journal is taken first: what is written while the query runs is followed, too, and left
+    // out if the query gave it already.
+    let end = read(&base().args(["-n", "1"])).await?;
+    let cursor = entry::cursor(&end);
+    let wanted = filter.lines.is_some() || filter.since.is_some();
+    let before = if wanted { entries(&filter).await? } else { Vec::new() };
+    let seen: HashSet<String> = before.iter().map(|e| e.cursor.clone()).collect();
+    let lines = filter.follow_command(cursor.as_deref()).lines()?;
+    let new = stream::unfold(Some((lines, filter, seen)), async |state| {
+        let (mut lines, filter, seen) = state?;
+        match next(&mut lines, &filter, &seen).await {
+            Ok(Some(line)) => Some((Ok(line), Some((lines, filter, seen)))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
         }
-        Ok(None)
-    }
+    });
+    Ok(stream::iter(before.into_iter().map(|e| Ok(e.into()))).chain(new))
 }
 
-/// Opens a stream of lines, oldest first. A query for nothing gives nothing.
-pub fn open(query: &Query, follow: Follow) -> Result<LogStream, CommandError> {
-    if query.units.is_empty() && query.invocation.is_none() {
-        return Ok(LogStream { child: None });
+async fn next(
+    lines: &mut Lines,
+    filter: &LogFilter,
+    seen: &HashSet<String>,
+) -> Result<Option<LogLine>, JournalError> {
+    while let Some(line) = lines.next().await? {
+        if let Some(entry) = Entry::parse(&line)
+            && filter.admits(&entry)
+            && !seen.contains(&entry.cursor)
+        {
+            return Ok(Some(entry.into()));
+        }
     }
-    Ok(LogStream { child: Some(spawn_lines(JOURNALCTL, &query.args(follow))?) })
+    Ok(None)
 }
 
-/// All lines of a query that ends.
-pub async fn read(query: &Query) -> Result<Vec<LogLine>, CommandError> {
-    let mut stream = open(query, Follow::No)?;
-    let mut lines = Vec::new();
-    while let Some(line) = stream.next().await? {
-        lines.push(line);
+/// The last `n` lines that the processes of a unit wrote themselves, for the report of its failure.
+pub async fn last_lines(unit: &str, n: u32) -> Result<Vec<LogLine>, JournalError> {
+    // The last words of a process that died are on their way still; without them the report says nothing.
+    if let Err(error) = Command::new(JOURNALCTL).arg("--sync").output(SYNC_LIMIT).await {
+        tracing::debug!(%error, "the journal was not synchronised; reading what is there");
     }
-    Ok(lines)
+    let command = base().arg("-n").arg(n.min(LINES_MAX).to_string()).arg(format!("_SYSTEMD_UNIT={unit}"));
+    let text = read(&command).await?;
+    Ok(text.split(|b| *b == b'\n').filter_map(Entry::parse).map(LogLine::from).collect())
 }
 
-/// The last lines of one run of a unit, oldest first.
-pub async fn last_lines(invocation: &str, lines: u32) -> Result<Vec<LogLine>, CommandError> {
-    read(&Query { invocation: Some(invocation.to_owned()), last: Some(lines), ..Query::default() }).await
-}
+#[cfg(test)]
+mod tests;

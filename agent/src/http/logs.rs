@@ -3,12 +3,14 @@
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::ids::{AppName, Label, ProcessName, Timestamp};
+use deployd_api::ids::{AppName, Timestamp};
+use futures_util::future::ready;
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
 use super::Api;
 use super::answer::{Refused, id, ndjson};
-use crate::host::journal::{self, Follow};
+use crate::host::journal::{self, LogFilter};
 
 /// How many lines there are without `lines=` and `since_ms=`.
 const LINES: u32 = 100;
@@ -30,7 +32,7 @@ pub(super) struct Wanted {
     lines: Option<u32>,
 }
 
-pub(super) async fn stream(
+pub(super) async fn lines(
     State(api): State<Api>,
     Path(app): Path<String>,
     Query(wanted): Query<Wanted>,
@@ -43,37 +45,26 @@ pub(super) async fn stream(
         Some((process, number)) => (Some(id(process)?), Some(parse_number(number)?)),
     };
     let lines = wanted.lines.or_else(|| wanted.since_ms.is_none().then_some(LINES));
-    let label: Option<Label> = wanted.release.as_deref().map(id).transpose()?;
-    let query = journal::Query {
-        units: vec![unit_pattern(&app, process.as_ref(), label, number)],
+    let filter = LogFilter {
+        app,
+        label: wanted.release.as_deref().map(id).transpose()?,
+        process,
+        instance: number,
         since: wanted.since_ms.map(Timestamp),
-        level: wanted.level.as_deref().map(level).transpose()?,
-        last: lines,
-        invocation: None,
+        max_level: wanted.level.as_deref().map(level).transpose()?,
+        lines,
     };
-    let follow = if wanted.follow { Follow::Yes } else { Follow::No };
-    let stream = journal::open(&query, follow).map_err(|e| {
+    let failed = |e: journal::JournalError| {
         let hint = "journalctl -u 'deployd-*' on the host shows the same";
         Refused::from(ErrorBody::new(ErrorCode::Internal, e.to_string(), hint))
-    })?;
+    };
+    if !wanted.follow {
+        let lines = journal::query(&filter).await.map_err(failed)?;
+        return Ok(ndjson(stream::iter(lines)));
+    }
     // A journal that breaks off ends the stream; the reader sees what came before.
-    let next = |mut s: journal::LogStream| async move { s.next().await.ok().flatten().map(|line| (line, s)) };
-    Ok(ndjson(futures_util::stream::unfold(stream, next)))
-}
-
-/// The units whose lines are wanted, as journalctl's glob.
-fn unit_pattern(
-    app: &AppName,
-    process: Option<&ProcessName>,
-    label: Option<Label>,
-    number: Option<u32>,
-) -> String {
-    let any = || "*".to_owned();
-    let process = process.map_or_else(any, ProcessName::unit_part);
-    // `v4*` would also be v42: either the label alone or with the number of its activation.
-    let tag = label.map_or_else(any, |l| format!("{l}{{,.*}}"));
-    let number = number.map_or_else(any, |n| n.to_string());
-    format!("deployd-{}-{process}-{tag}@{number}.service", app.unit_part())
+    let lines = journal::follow(filter).await.map_err(failed)?;
+    Ok(ndjson(Box::pin(lines).take_while(|l| ready(l.is_ok())).filter_map(|l| ready(l.ok()))))
 }
 
 fn parse_number(text: &str) -> Result<u32, Refused> {

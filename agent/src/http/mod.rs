@@ -50,7 +50,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/apps/{app}/restart", post(apps::restart))
         .route("/v1/apps/{app}/releases", get(apps::releases))
         .route("/v1/apps/{app}/releases/{label}/clear", post(apps::clear))
-        .route("/v1/apps/{app}/logs", get(logs::stream))
+        .route("/v1/apps/{app}/logs", get(logs::lines))
         .route("/v1/deployments/{id}", get(deployments::get))
         .route("/v1/deployments/{id}/events", get(deployments::events))
         .route("/v1/deployments/{id}/abort", post(deployments::abort))
