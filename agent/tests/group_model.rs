@@ -1,13 +1,17 @@
-//! The model of a reuseport group and the steering programs, against the kernel.
+//! The model of a reuseport group, the steering programs and steered probes, against the kernel.
 //!
 //! Needs root: steering marks are `SO_MARK`. All traffic stays on 127.0.0.0/8.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use deployd::host::listener::{Listener, Queue};
+use deployd::host::probe::forward::Forward;
+use deployd::host::probe::{HttpProbe, Target, http};
 use deployd_core::steering::group::{Chosen, Group};
 use deployd_core::steering::{MarkPrefix, Weight, only, weights};
 use nix::sys::socket::{
@@ -230,4 +234,48 @@ fn what_a_listener_tells_is_what_the_kernel_has() {
     listener.shutdown_read().unwrap();
     assert!(!clone.is_listening().unwrap(), "shutdown reaches every holder");
     assert!(Listener::adopt(clone.as_fd().try_clone_to_owned().unwrap()).is_err());
+}
+
+/// A server that answers every request on this listener with one word.
+fn answer_with(word: &'static str, listener: OwnedFd) {
+    use std::io::{Read, Write};
+    std::thread::spawn(move || {
+        for stream in TcpListener::from(listener).incoming() {
+            let mut stream = stream.unwrap();
+            // A client that only connects is served by being closed.
+            if stream.read(&mut [0; 1024]).is_ok_and(|n| n > 0) {
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{word}", word.len()).unwrap();
+            }
+        }
+    });
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_probe_reaches_the_release_of_its_mark_whoever_has_the_traffic() {
+    require_root();
+    let (old, held_old, port) = member(0);
+    let (new, held_new, _) = member(port);
+    answer_with("old", held_old);
+    answer_with("new", held_new);
+    let local = new.local().unwrap();
+    let probe = HttpProbe {
+        method: "GET".into(),
+        path: "/".into(),
+        host: "localhost".into(),
+        headers: Vec::new(),
+        statuses: vec![(200, 200)],
+        json: None,
+        timeout: Duration::from_secs(10),
+    };
+    for live in [0, 1] {
+        old.attach(&only(PREFIX, live)).unwrap();
+        for (index, word) in [(Some(0), "old"), (Some(1), "new"), (None, ["old", "new"][usize::from(live)])] {
+            let target = Target::of(&local, index.map(|i| PREFIX.mark(i))).unwrap();
+            let direct = http(&target, &probe).await;
+            assert_eq!((direct.failure, direct.excerpt.as_deref()), (None, Some(word)), "live {live}");
+            let forward = Forward::open(target).await.unwrap();
+            let through = http(&Target::Tcp { addr: forward.addr(), mark: None }, &probe).await;
+            assert_eq!((through.failure, through.excerpt.as_deref()), (None, Some(word)), "live {live}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use deployd_core::state::Change;
 use super::RealHost;
 use super::failure::step_failed;
 use crate::driver::Done;
-use crate::host::journal::{self, Query};
+use crate::host::journal;
 use crate::host::listener::Blocking;
 use crate::host::systemd::{JobResult, UnitState};
 use crate::janitor::Drained;
@@ -66,8 +66,7 @@ impl RealHost {
     }
 
     pub(super) async fn with_log(&self, mut body: ErrorBody, instance: &Instance) -> ErrorBody {
-        let query = Query { units: vec![instance.unit.clone()], last: Some(LAST_LINES), ..Query::default() };
-        match journal::read(&query).await {
+        match journal::last_lines(&instance.unit, LAST_LINES).await {
             Ok(lines) => {
                 for line in lines {
                     body = body.cause("log", line.message);

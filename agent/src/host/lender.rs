@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::listener::{Blocking, Listener, ListenerError};
+use super::sockopt;
 use super::systemd::{JobResult, Systemd, SystemdError};
 use wire::{Peer, Request};
 
@@ -140,7 +141,7 @@ impl Lender {
     /// A lender and its socket at `path`, mode 0600. An old socket there is replaced.
     pub fn bind(path: &Path) -> Result<(Self, LenderSocket), LenderError> {
         let lender = Self::default();
-        let bound = wire::bind(path).and_then(AsyncFd::new);
+        let bound = wire::bind(path).and_then(sockopt::watch);
         let socket = bound.map_err(|source| LenderError::Serve { path: path.to_owned(), source })?;
         Ok((lender.clone(), LenderSocket { socket, lender }))
     }

@@ -6,13 +6,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the unified hierarchy is mounted.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-/// The cgroup of a process, as a path below the root of systemd's hierarchy.
+/// The cgroup of a process, as a path below the root of the unified hierarchy.
 pub fn cgroup_of(pid: u32) -> io::Result<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     cgroup_line(&text).map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -23,11 +22,9 @@ pub fn unit_of(pid: u32) -> io::Result<Option<String>> {
     Ok(unit_in(&cgroup_of(pid)?).map(str::to_owned))
 }
 
+/// systemd keeps its units in the unified hierarchy (`0::`), whatever else is mounted.
 fn cgroup_line(text: &str) -> Option<&str> {
-    let unified = text.lines().find_map(|l| l.strip_prefix("0::"));
-    // On a hybrid hierarchy systemd keeps its units in a named one.
-    let named = text.lines().find_map(|l| l.split_once(":name=systemd:").map(|(_, path)| path));
-    named.or(unified)
+    text.lines().find_map(|l| l.strip_prefix("0::"))
 }
 
 fn unit_in(cgroup: &str) -> Option<&str> {
@@ -91,11 +88,6 @@ pub fn name_of(pid: u32) -> io::Result<String> {
     Ok(fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end().to_owned())
 }
 
-/// The inode of our own network namespace, to tell containers' processes apart.
-pub fn network_namespace(pid: u32) -> io::Result<u64> {
-    Ok(fs::metadata(format!("/proc/{pid}/ns/net"))?.ino())
-}
-
 /// A process that ended while we looked is no failure.
 fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
@@ -120,9 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn unified_and_hybrid_hierarchies_are_read() {
-        assert_eq!(cgroup_line("0::/a.service\n"), Some("/a.service"));
-        assert_eq!(cgroup_line("3:cpu:/\n1:name=systemd:/b.service\n0::/\n"), Some("/b.service"));
+    fn only_the_unified_hierarchy_counts() {
+        assert_eq!(cgroup_line("3:cpu:/\n1:name=systemd:/\n0::/a.service\n"), Some("/a.service"));
+        assert_eq!(cgroup_line("1:name=systemd:/b.service\n"), None);
     }
 
     #[test]

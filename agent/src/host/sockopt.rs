@@ -4,13 +4,14 @@
 //! `listener`, `fdstore` and `lender` are its only callers.
 #![expect(
     unsafe_code,
-    reason = "setsockopt, getsockopt and adopting passed descriptors have no safe wrapper"
+    reason = "setsockopt, getsockopt, adopting and registering descriptors have no safe wrapper"
 )]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use deployd_core::steering::Insn;
+use tokio::io::unix::AsyncFd;
 
 /// `TCP_INFO` of a listener: the two counters that mean something there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +104,12 @@ pub(super) fn adopt_new(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just given it to us, and the callers pass each number once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Registers a non-blocking descriptor with the runtime.
+pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` owns a valid descriptor, and nobody replaces or closes it inside the `AsyncFd`.
+    Ok(unsafe { AsyncFd::register(fd)? })
 }
 
 fn get(fd: BorrowedFd<'_>, level: i32, name: i32, into: &mut [u8]) -> io::Result<usize> {

@@ -59,7 +59,7 @@ pub(super) fn accept(socket: &OwnedFd) -> io::Result<OwnedFd> {
 
 impl Peer {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: AsyncFd::new(fd)? })
+        Ok(Self { socket: raw::watch(fd)? })
     }
 
     /// The unit that the peer runs in. An error when it is not root.
