@@ -32,10 +32,12 @@ pub fn build_packages() -> Result<Packages> {
     assemble(&binaries, env!("CARGO_PKG_VERSION"))
 }
 
-/// The folder of the repository.
+/// The folder of the repository: as cargo and nextest say at run time, else as it was when this was compiled (two
+/// checkouts may share a target folder).
 pub fn repository() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).to_owned()
+    let package = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().map(Path::to_owned).unwrap_or(package)
 }
 
 /// Cargo's target folder.

@@ -11,7 +11,7 @@ use super::Binaries;
 const OLDEST_GLIBC: (u32, u32) = (2, 31);
 const EXECUTABLES: [&str; 3] = ["deployd", "deployd-exec", "deployd-ctl"];
 
-/// Fails if an executable needs anything of a host, or the shim more than [`OLDEST_GLIBC`].
+/// Fails if an executable needs anything of a host, or the shim a glibc newer than Debian 11's.
 pub fn verify(binaries: &Binaries) -> Result<()> {
     for name in EXECUTABLES {
         let path = binaries.executables.join(name);
