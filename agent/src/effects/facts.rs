@@ -103,7 +103,10 @@ impl RealHost {
         let mut strangers = BTreeMap::new();
         for port in ports {
             let holders = facts::port_holders(port).await.map_err(|e| step_failed(&e))?;
-            let other = holders.iter().find(|h| !h.unit.as_ref().is_some_and(|u| u.starts_with(&prefix)));
+            let of = |h: &&facts::PortHolder, p: &str| h.unit.as_ref().is_some_and(|u| u.starts_with(p));
+            // PID 1 and the agent hold sockets for others: who serves says more.
+            let serves = holders.iter().find(|h| !of(h, "init.scope") && !of(h, "deployd.service"));
+            let other = serves.or_else(|| holders.first()).filter(|h| !of(h, &prefix));
             if let Some(other) = other {
                 strangers.insert(port, holder_text(other));
             }

@@ -27,6 +27,7 @@ use crate::store::releases::Releases;
 pub use failure::step_failed;
 pub use files::blocking as on_disk;
 pub use held::Held;
+pub use sockets::bound;
 
 /// The host that the agent runs on.
 #[derive(Debug)]

@@ -41,6 +41,15 @@ pub(super) fn loopback(address: &Address) -> Option<SocketAddr> {
     }
 }
 
+/// Where a listener is bound, as the kernel lists it.
+pub fn bound(address: &Address) -> Option<SocketAddr> {
+    match address {
+        Address::Any { port } => Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), *port)),
+        Address::Ip { ip, port } => Some(SocketAddr::new(*ip, *port)),
+        Address::Unix { .. } => None,
+    }
+}
+
 impl RealHost {
     async fn is_up(&self, unit: &str) -> Result<bool, ErrorBody> {
         let state = self.systemd.unit(unit).await.map_err(|e| step_failed(&e))?;
@@ -107,11 +116,8 @@ impl RealHost {
             let held = self.reach(&socket, run).await?;
             members.push((socket, held));
         }
-        let port = members.first().and_then(|(s, _)| s.address.port());
-        let in_kernel = match port {
-            Some(port) => facts::port_holders(port).await.map_err(|e| step_failed(&e))?.len(),
-            None => 0,
-        };
+        let on = members.first().and_then(|(s, _)| bound(&s.address));
+        let in_kernel = on.map_or(Ok(0), facts::listening).map_err(|e| step_failed(&e))?;
         // Everyone who is recorded is there, held by whomever: the order stands. Else only those count
         // that are surely there.
         if in_kernel < members.len() {
@@ -235,9 +241,9 @@ impl RealHost {
     /// Whether nobody holds a socket that is not borrowed any more: there are fewer in the kernel than are
     /// recorded, and its unit is down.
     async fn is_gone(&self, socket: &Socket, run: &Run) -> Result<bool, ErrorBody> {
-        let Some(port) = socket.address.port() else { return Ok(true) };
+        let Some(on) = bound(&socket.address) else { return Ok(true) };
         let recorded = run.state.lock().await.groups.get(&socket.group()).map_or(0, Vec::len);
-        let in_kernel = facts::port_holders(port).await.map_err(|e| step_failed(&e))?.len();
+        let in_kernel = facts::listening(on).map_err(|e| step_failed(&e))?;
         Ok(in_kernel < recorded && !self.is_up(&socket.unit).await?)
     }
 

@@ -123,6 +123,12 @@ fn port_holders_blocking(port: u16) -> Result<Vec<PortHolder>, FactError> {
     Ok(holders)
 }
 
+/// How many sockets listen on an address: the members of its reuseport group, whoever holds them.
+pub fn listening(on: std::net::SocketAddr) -> Result<usize, FactError> {
+    let all = tcp_sockets(&[TcpState::Listen]).map_err(failed("listening sockets"))?;
+    Ok(all.iter().filter(|s| s.local == on).count())
+}
+
 /// Loopback ports for programs that cannot take a listener.
 const PORT_RANGE: std::ops::Range<u16> = 20_000..30_000;
 

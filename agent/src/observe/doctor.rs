@@ -5,12 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deployd_api::error::ErrorBody;
-use deployd_api::spec::Address;
 use deployd_api::status::{DoctorReport, Finding, Severity};
 use deployd_core::state::{AppState, Tag};
 use deployd_core::units::{self, Activation};
 
-use crate::effects::{RealHost, step_failed};
+use crate::effects::{RealHost, bound, step_failed};
 use crate::host::facts;
 use crate::host::systemd::UnitBrief;
 use crate::supervisor::{Supervisor, store_failed};
@@ -44,7 +43,7 @@ pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
         if !busy {
             look.at("units", unit_findings(&state, &units));
             look.at("boot", boot_findings(&state));
-            look.at("groups", group_findings(&state).await?);
+            look.at("groups", group_findings(&state)?);
             look.at("store", store_findings(host, &state).await?);
         }
     }
@@ -138,12 +137,12 @@ fn boot_findings(state: &AppState) -> Vec<Finding> {
 }
 
 /// A socket that nobody serves would take connections and never answer.
-async fn group_findings(state: &AppState) -> Result<Vec<Finding>, ErrorBody> {
+fn group_findings(state: &AppState) -> Result<Vec<Finding>, ErrorBody> {
     let mut out = Vec::new();
     let Some(release) = state.live_release().filter(|_| !state.stopped) else { return Ok(out) };
     for (name, listener) in &release.document.spec.listen {
-        let (Address::Any { port } | Address::Ip { port, .. }) = &listener.address else { continue };
-        let members = facts::port_holders(*port).await.map_err(|e| step_failed(&e))?.len();
+        let Some(on) = bound(&listener.address) else { continue };
+        let (members, port) = (facts::listening(on).map_err(|e| step_failed(&e))?, on.port());
         let known = state.groups.get(&listener.address.listen_stream()).map_or(0, Vec::len);
         if members != known {
             let what = format!("port {port} has {members} listening sockets, {known} are known");

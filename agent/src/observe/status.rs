@@ -1,6 +1,5 @@
 //! `status` and `releases`: the app's state, and what PID 1 and the kernel say of it now.
 
-use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use deployd_api::deployment::Verdict;
@@ -12,7 +11,7 @@ use deployd_api::status::{AppStatus, InstanceStatus, ProcessStatus, Role};
 use deployd_core::state::{AppState, Tag};
 use deployd_core::units::Activation;
 
-use crate::effects::{RealHost, step_failed};
+use crate::effects::{RealHost, bound, step_failed};
 use crate::host::connections;
 use crate::host::listener::{LocalAddress, Stack};
 use crate::supervisor::{Supervisor, store_failed};
@@ -133,12 +132,11 @@ pub async fn releases(deployd: &Deployd, app: &AppName) -> Result<Vec<ReleaseRow
     Ok(rows.collect())
 }
 
-/// A listener's address as the kernel lists it.
+/// A listener as the kernel lists it.
 fn local(address: &Address) -> Option<LocalAddress> {
-    let tcp = |addr, stack| Some(LocalAddress::Tcp { addr, stack });
-    match address {
-        Address::Any { port } => tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), *port), Stack::Dual),
-        Address::Ip { ip, port } => tcp(SocketAddr::new(*ip, *port), Stack::Single),
-        Address::Unix { path } => Some(LocalAddress::Unix(Some(path.into()))),
+    let stack = if matches!(address, Address::Any { .. }) { Stack::Dual } else { Stack::Single };
+    match (address, bound(address)) {
+        (Address::Unix { path }, _) => Some(LocalAddress::Unix(Some(path.into()))),
+        (_, addr) => Some(LocalAddress::Tcp { addr: addr?, stack }),
     }
 }
