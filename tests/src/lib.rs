@@ -11,6 +11,7 @@
 //! | [`load`] | the load generator and the analysis of what it saw |
 //! | [`tun`] | a relay that adds round-trip time between two namespaces |
 //! | [`package`] | release binaries and the two .debs |
+//! | [`site`] | a host with deployd and a fixture app, driven through ctl |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
@@ -22,5 +23,6 @@ pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod package;
+pub mod site;
 pub mod tun;
 pub mod wait;
