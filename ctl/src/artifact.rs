@@ -43,7 +43,8 @@ pub(crate) fn scan(root: &Path) -> Result<Manifest, ArtifactError> {
         for item in fs::read_dir(&folder).map_err(read_error(&folder))? {
             let item = item.map_err(read_error(&folder))?;
             let path = item.path();
-            let name = item.file_name().into_string().map_err(|_| ArtifactError::Name { path: path.clone() })?;
+            let name =
+                item.file_name().into_string().map_err(|_| ArtifactError::Name { path: path.clone() })?;
             if prefix.is_empty() && name == ".git" {
                 continue;
             }

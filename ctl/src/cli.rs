@@ -55,20 +55,20 @@ pub(crate) struct Global {
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    // For people.
     Text,
-    /// One JSON value on stdout.
+    // One JSON value on stdout.
     Json,
 }
 
 /// How a deployment is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Progress {
-    /// Live on a terminal, lines elsewhere.
+    // Live on a terminal, lines elsewhere.
     Auto,
-    /// A table that is drawn again.
+    // A table that is drawn again.
     Live,
-    /// One line a finished step.
+    // One line a finished step.
     Lines,
 }
 
@@ -136,9 +136,9 @@ pub(crate) struct Wait {
 /// When a command has what it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WaitFor {
-    /// All new connections go to the release, and it stayed healthy.
+    // All new connections go to the release, and it stayed healthy.
     Live,
-    /// It was watched and committed, and the old release is gone.
+    // It was watched and committed, and the old release is gone.
     Committed,
 }
 
@@ -193,13 +193,13 @@ pub(crate) struct Logs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[repr(u8)]
 pub(crate) enum Level {
-    /// 3 and below.
+    // 3 and below.
     Error = 3,
-    /// 4.
+    // 4.
     Warn = 4,
-    /// 6.
+    // 6.
     Info = 6,
-    /// 7.
+    // 7.
     Debug = 7,
 }
 

@@ -70,8 +70,11 @@ impl CtlError {
         let body = match self {
             Self::Usage { message, hint } => ErrorBody::new(ErrorCode::BadRequest, message, hint),
             Self::Spec(lines) => {
-                let mut body =
-                    ErrorBody::new(ErrorCode::SpecInvalid, "the spec has errors", "correct them and run again");
+                let mut body = ErrorBody::new(
+                    ErrorCode::SpecInvalid,
+                    "the spec has errors",
+                    "correct them and run again",
+                );
                 body.causes.extend(lines.lines().map(|line| ("where".to_owned(), line.to_owned())));
                 return body;
             }

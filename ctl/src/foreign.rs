@@ -46,9 +46,34 @@ const VERBS: &[(&str, &str)] = &[
 
 /// Words of theirs, and planned words of ours, for what this version does not have.
 const LATER: &[&str] = &[
-    "ssh console", "ssh", "console", "run", "app exec", "exec", "secrets", "config", "scale", "hosts", "setup",
-    "server", "env", "init", "backup", "build", "migrate", "accessory", "proxy", "certs", "volumes", "regions",
-    "ps:scale", "promote", "eject", "adopt", "rollout", "pki",
+    "ssh console",
+    "ssh",
+    "console",
+    "run",
+    "app exec",
+    "exec",
+    "secrets",
+    "config",
+    "scale",
+    "hosts",
+    "setup",
+    "server",
+    "env",
+    "init",
+    "backup",
+    "build",
+    "migrate",
+    "accessory",
+    "proxy",
+    "certs",
+    "volumes",
+    "regions",
+    "ps:scale",
+    "promote",
+    "eject",
+    "adopt",
+    "rollout",
+    "pki",
 ];
 
 /// The answer to an unknown verb, when we know what was meant.

@@ -115,13 +115,9 @@ mod tests {
 
     #[test]
     fn sizes_and_times_read_well() {
-        for (n, want) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (498_000, "498 kB"),
-            (999_900, "1.0 MB"),
-            (31_000_000_000, "31 GB"),
-        ] {
+        for (n, want) in
+            [(0, "0 B"), (999, "999 B"), (498_000, "498 kB"), (999_900, "1.0 MB"), (31_000_000_000, "31 GB")]
+        {
             assert_eq!(size(n), want);
         }
         assert_eq!((memory(1 << 30), memory(611 << 20)), ("1.0 G".into(), "611 M".into()));
@@ -129,6 +125,9 @@ mod tests {
             assert_eq!(took(ms), want);
         }
         assert_eq!((up(7_440_000), up(266_400_000)), ("2h04m".into(), "3d02h".into()));
-        assert_eq!((count(1), count(1214), count(1_000_000)), ("1".into(), "1,214".into(), "1,000,000".into()));
+        assert_eq!(
+            (count(1), count(1214), count(1_000_000)),
+            ("1".into(), "1,214".into(), "1,000,000".into())
+        );
     }
 }

@@ -47,7 +47,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         .build()
         .map_err(CtlError::Runtime)
         .and_then(|runtime| {
-            let outcome = runtime.block_on(run_until_interrupted(cli, &printer));
+            let outcome = runtime.block_on(run_until_interrupted(&cli, &printer));
             // A reader that hangs in a file must not keep a command that has ended.
             runtime.shutdown_background();
             outcome
@@ -70,7 +70,7 @@ fn refuse_arguments(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 }
 
 /// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us.
-async fn run_until_interrupted(cli: Cli, printer: &Printer) -> Result<ExitCode, CtlError> {
+async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<ExitCode, CtlError> {
     let context = Context::new(&cli.global, printer)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CtlError::Runtime)?;
     tokio::select! {

@@ -67,6 +67,7 @@ impl Printer {
     }
 
     /// A line of the result.
+    #[expect(clippy::unused_self, reason = "whoever prints has a printer")]
     pub(crate) fn data(&self, line: &str) -> Result<(), CtlError> {
         writeln!(io::stdout(), "{line}").map_err(CtlError::Output)
     }
@@ -101,23 +102,30 @@ impl Printer {
         }
     }
 
+    /// The lines of a failure, also with `-q`, and the exit code.
+    #[expect(clippy::unused_self, reason = "whoever prints has a printer")]
+    pub(crate) fn fail(&self, lines: &[String], code: ExitCode) {
+        let mut stderr = io::stderr();
+        for line in lines.iter().filter(|l| !l.is_empty()) {
+            let _ = writeln!(stderr, "{line}");
+        }
+        let _ = writeln!(stderr, "exit {}", code as u8);
+    }
+
     /// Shows why the command failed, and its exit code.
     pub(crate) fn end_with(&self, error: &CtlError) -> ExitCode {
         let code = error.exit();
         if code == ExitCode::Ok {
             return code;
         }
-        let mut stderr = io::stderr();
-        let lines = match error {
-            CtlError::Detached(text) => text.lines().map(str::to_owned).collect(),
-            CtlError::Spec(text) => text.lines().map(str::to_owned).collect(),
-            CtlError::Usage { message, hint } => vec![format!("error: {message}"), format!("  next    {hint}")],
+        let lines: Vec<String> = match error {
+            CtlError::Detached(text) | CtlError::Spec(text) => text.lines().map(str::to_owned).collect(),
+            CtlError::Usage { message, hint } => {
+                vec![format!("error: {message}"), format!("  next    {hint}")]
+            }
             _ => failure::render(&error.to_body(), self.colour_err),
         };
-        for line in lines.iter().filter(|l| !l.is_empty()) {
-            let _ = writeln!(stderr, "{line}");
-        }
-        let _ = writeln!(stderr, "exit {}", code as u8);
+        self.fail(&lines, code);
         if self.is_json() {
             #[derive(Serialize)]
             struct Failed {
