@@ -308,7 +308,7 @@ impl AppState {
             }
             Change::Draining { tag } => {
                 self.warm = self.warm.filter(|t| t != tag);
-                if !self.draining.contains(tag) {
+                if self.live != Some(*tag) && !self.draining.contains(tag) {
                     self.draining.push(*tag);
                 }
             }

@@ -77,19 +77,32 @@ impl Swap<'_> {
             let nonblocking = self.nonblocking(process).unwrap_or(true);
             let close = Action::CloseListener { socket: socket.clone() };
             let leave = Action::LeaveGroup { socket: socket.clone() };
+            let woken = self.stop_woken(process);
             let undo = if !socket.is_grouped() {
                 // Shared with the release that serves: closed only when it was not there before.
-                if self.counterpart(&socket).is_some() { vec![] } else { vec![close, leave] }
+                if self.counterpart(&socket).is_some() {
+                    vec![]
+                } else {
+                    [vec![close], woken, vec![leave]].concat()
+                }
             } else if let Some(old) = self.counterpart(&socket) {
                 // The right program stands before the candidate's socket does.
                 let stay = self.steer(&socket, old.tag);
                 steps.add(Phase::Socket, stay.clone(), vec![]);
-                vec![stay.clone(), close, Self::relay(&socket), leave, stay]
+                let away = vec![Self::relay(&socket), leave, stay.clone()];
+                [vec![stay, close], woken, away].concat()
             } else {
-                vec![close, leave]
+                [vec![close], woken, vec![leave]].concat()
             };
             steps.add(Phase::Socket, Action::OpenListener { socket, nonblocking }, undo);
         }
+    }
+
+    /// The first connection to an open listener starts its process, whether or not a step did.
+    fn stop_woken(&self, process: &ProcessName) -> Vec<Action> {
+        let proxies = self.new.proxies_of(process);
+        let instances = self.new.instances_of(process);
+        instances.iter().flat_map(|i| self.stop_undo(i, &proxies, &[])).collect()
     }
 
     fn nonblocking(&self, process: &ProcessName) -> Option<bool> {
@@ -131,7 +144,8 @@ impl Swap<'_> {
     /// The sockets first: a connection that arrives between would start the instance again. A candidate
     /// that may drain without limit is only told to end: its verdict does not wait for its last client.
     fn stop_undo(&self, instance: &Instance, proxies: &[Instance], sockets: &[Socket]) -> Vec<Action> {
-        let wait = sockets.is_empty() || !self.new.drains_without_limit();
+        let serves = !self.new.sockets_of(&instance.process).is_empty();
+        let wait = !serves || !self.new.drains_without_limit();
         let mut undo = self.close_own(sockets);
         undo.push(Action::StopInstance { instance: instance.clone(), wait });
         for proxy in proxies.iter().filter(|p| wait && p.number == instance.number) {
