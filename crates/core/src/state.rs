@@ -322,7 +322,12 @@ impl AppState {
             Change::Nonblocking { process, value } => {
                 self.nonblocking.insert(process.clone(), *value);
             }
-            Change::Stopped { value } => self.stopped = *value,
+            Change::Stopped { value } => {
+                self.stopped = *value;
+                if self.stopped {
+                    self.groups.clear();
+                }
+            }
             Change::Forget { labels } => self.releases.retain(|l, _| !labels.contains(l)),
         }
     }
