@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = b"ok\n" if self.path == "/health" else f"{os.environ['GREETING']} v1\n".encode()
+        body = b"ok\n" if self.path == "/health" else f"{os.environ.get('GREETING', 'hello')} v1\n".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
