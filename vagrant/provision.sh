@@ -6,7 +6,7 @@
 # Nothing here is special to Vagrant: it does what the README tells a person to do.
 set -eu
 
-from=${1:?usage: provision.sh FOLDER}
+from=$(cd "${1:?usage: provision.sh FOLDER}" && pwd)
 work=/root/hello
 
 say() { printf '\n== %s\n' "$1"; }
