@@ -102,10 +102,9 @@ impl Asker {
 
     /// `count` requests, several at a time; every one must be answered with 200.
     pub fn many(&self, path: &str, count: usize) -> Result<Vec<Answer>> {
+        let share = count.div_ceil(PARALLEL);
         thread::scope(|scope| {
-            let share = count.div_ceil(PARALLEL);
-            let threads: Vec<_> =
-                (0..PARALLEL).map(|_| scope.spawn(|| self.sequence(path, share))).collect();
+            let threads: Vec<_> = (0..PARALLEL).map(|_| scope.spawn(|| self.sequence(path, share))).collect();
             let mut answers = Vec::new();
             for thread in threads {
                 answers.extend(thread.join().map_err(|_| anyhow!("a client panicked"))??);

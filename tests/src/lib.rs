@@ -14,6 +14,7 @@
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
 //! | [`programs`] | other programs to deploy: Node, Python, a `mix release` |
 //! | [`ask`] | single requests, and who answered them |
+//! | [`serving`] | whether every instance serves |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
@@ -27,6 +28,7 @@ pub mod machine;
 pub mod netns;
 pub mod package;
 pub mod programs;
+pub mod serving;
 pub mod site;
 pub mod tun;
 pub mod wait;

@@ -58,7 +58,8 @@ impl Program {
     /// A spec of the app `shop` with `instances = 2`: `version` is what it says of itself, `listen` the lines of
     /// `[listen.http]`, `env` more variables.
     pub fn spec(self, version: &str, listen: &str, env: &[(&str, &str)]) -> String {
-        let env: String = env.iter().map(|(name, value)| format!("{name} = \"{value}\"\n")).collect();
+        let lines = env.iter().map(|(name, value)| format!("{name} = \"{value}\"\n"));
+        let env = lines.collect::<Vec<_>>().concat();
         format!(
             "app = \"shop\"\n\n[env]\nAPP_NAME = \"shop\"\nAPP_VERSION = \"{version}\"\n{env}\n\
              [processes.web]\nexec = \"{}\"\ninstances = 2\n\n[listen.http]\n{listen}\n\n\
@@ -88,8 +89,9 @@ fn mix_release() -> Result<PathBuf> {
     let making = tempfile::Builder::new().prefix(".making-mix-").tempdir_in(&folder)?;
     let built = host.outside("/srv/mix/_build/prod/rel/greeter");
     let made = making.path().join("greeter");
-    let copied = Command::new("cp").args(["--recursive", "--preserve=mode,links"]).arg(&built).arg(&made);
-    ensure!(copied.status().context("failed to run cp")?.success(), "the release could not be copied");
+    let mut copy = Command::new("cp");
+    copy.args(["--recursive", "--preserve=mode,links"]).arg(&built).arg(&made);
+    ensure!(copy.status().context("failed to run cp")?.success(), "the release could not be copied");
     host.finish()?;
     match fs::rename(&made, &target) {
         // Somebody else was first.
