@@ -11,7 +11,7 @@ use deployd_tests::wait;
 
 /// New connections after each operation; an unserved member would get its share of them and never answer.
 const REQUESTS: usize = 200;
-const VERDICT: Duration = Duration::from_secs(60);
+const VERDICT: Duration = Duration::from_mins(1);
 const DEPLOY: &str = "min_healthy = \"200ms\"\nmonitor = \"200ms\"";
 
 #[test]

@@ -1,6 +1,7 @@
 //! All instances share one listener, and with it `O_NONBLOCK`, which PID 1 sets or clears at every start. Programs of
 //! each kind, two instances each, through everything that starts or lends: nobody ends up blocked in accept().
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -149,7 +150,7 @@ impl Trial {
     fn while_others_wait(&self, unit: &str, event: impl FnOnce() -> Result<()>) -> Result<()> {
         // A prefork child serves one connection at a time and closes it: nothing can be kept.
         let mut held = match self.program {
-            Program::Prefork => Default::default(),
+            Program::Prefork => BTreeMap::default(),
             _ => self.site.keep_each("shop", &self.asker)?,
         };
         event()?;
@@ -163,7 +164,7 @@ impl Trial {
     fn lent_again(&self) -> Result<()> {
         self.site.host.ok("systemctl stop deployd && systemctl start deployd")?;
         let mut held = match self.program {
-            Program::Prefork => Default::default(),
+            Program::Prefork => BTreeMap::default(),
             _ => self.site.keep_each("shop", &self.asker)?,
         };
         // A push that fails touches the listener of the one that serves, and leaves it there.
