@@ -12,10 +12,14 @@
 //! | [`tun`] | a relay that adds round-trip time between two namespaces |
 //! | [`package`] | release binaries and the two .debs |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
+//! | [`programs`] | other programs to deploy: Node, Python, a `mix release` |
+//! | [`ask`] | single requests, and who answered them |
+//! | [`serving`] | whether every instance serves |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
 
+pub mod ask;
 pub mod deb;
 pub mod effort;
 pub mod image;
@@ -23,6 +27,8 @@ pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod package;
+pub mod programs;
+pub mod serving;
 pub mod site;
 pub mod tun;
 pub mod wait;
