@@ -12,6 +12,7 @@
 //! | [`tun`] | a relay that adds round-trip time between two namespaces |
 //! | [`package`] | release binaries and the two .debs |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
+//! | [`shop`] | the spec of the fixture app, the load on it, what is left of it |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
@@ -23,6 +24,7 @@ pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod package;
+pub mod shop;
 pub mod site;
 pub mod tun;
 pub mod wait;
