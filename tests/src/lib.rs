@@ -13,6 +13,7 @@
 //! | [`package`] | release binaries and the two .debs |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
 //! | [`shop`] | the spec of the fixture app, the load on it, what is left of it |
+//! | [`websocket`] | clients that hold a WebSocket |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
@@ -28,3 +29,4 @@ pub mod shop;
 pub mod site;
 pub mod tun;
 pub mod wait;
+pub mod websocket;
