@@ -12,6 +12,7 @@
 //! | [`tun`] | a relay that adds round-trip time between two namespaces |
 //! | [`package`] | release binaries and the two .debs |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
+//! | [`timeline`] | when the steps of a deployment happened |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
@@ -24,5 +25,6 @@ pub mod machine;
 pub mod netns;
 pub mod package;
 pub mod site;
+pub mod timeline;
 pub mod tun;
 pub mod wait;
