@@ -17,6 +17,7 @@
 //! | [`serving`] | whether every instance serves |
 //! | [`shop`] | the spec of the fixture app, the load on it, what is left of it |
 //! | [`websocket`] | clients that hold a WebSocket |
+//! | [`timeline`] | when the steps of a deployment happened |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
@@ -33,6 +34,7 @@ pub mod programs;
 pub mod serving;
 pub mod shop;
 pub mod site;
+pub mod timeline;
 pub mod tun;
 pub mod wait;
 pub mod websocket;

@@ -79,8 +79,8 @@ fn has_static_libc() -> Result<bool> {
 pub(crate) fn check_hosts_possible() -> Result<()> {
     if !Uid::effective().is_root() {
         bail!(
-            "the suites on real hosts need root (mounts, namespaces).\n\
-             Run `sudo -E cargo xtask test`, or `cargo xtask test --fast` for everything else"
+            "real hosts need root (mounts, namespaces): put `sudo -E` before the same command.\n\
+             `cargo xtask test --fast` is what works without"
         );
     }
     let cache = image::cache_dir();

@@ -3,6 +3,7 @@
 mod bench;
 mod core_purity;
 mod demo;
+mod demo_report;
 mod docs;
 mod machine;
 mod run;

@@ -165,6 +165,14 @@ impl Host {
         Ok(())
     }
 
+    /// Leaves the host up after the end of this process, and with it all that this process made.
+    pub fn keep(self) -> Result<()> {
+        owner::owner()?.keep()?;
+        // Neither the host nor its network is taken down: both belong to nobody from now on.
+        std::mem::forget(self);
+        Ok(())
+    }
+
     fn remove(&mut self) -> Result<()> {
         let cleaned = owner::clean_host(&self.dir, &self.cgroup);
         if let Some(mut running) = self.running.take() {

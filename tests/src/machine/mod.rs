@@ -27,5 +27,5 @@ mod owner;
 
 pub use host::Host;
 pub use net::{Address, Net};
-pub use owner::clean_stale;
 pub(crate) use owner::owner;
+pub use owner::{clean_stale, remove_kept};

@@ -16,6 +16,8 @@ use nix::unistd::Uid;
 
 /// Folder of all owners: on a local file system, gone after a reboot of the machine.
 const OWNERS: &str = "/run/deployd-tests";
+/// A file in an owner's folder: what it made outlives it.
+const KEPT: &str = "kept";
 const CLEAN: &str = include_str!("clean.sh");
 
 /// This process as the maker of hosts and namespaces.
@@ -65,6 +67,12 @@ impl Owner {
         Ok(Self { pid, dir, cgroup, _reaper: reaper })
     }
 
+    /// Leaves everything that this process made behind, until [`remove_kept`].
+    pub(super) fn keep(&self) -> Result<()> {
+        let mark = self.dir.join(KEPT);
+        fs::write(&mark, "").with_context(|| format!("failed to write {}", mark.display()))
+    }
+
     /// The folder of a host named `name`.
     pub(super) fn host_dir(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -101,13 +109,25 @@ pub(super) fn clean_host(dir: &Path, cgroup: &Path) -> Result<()> {
 
 /// Removes what owners left whose process is gone. Safe to call at any time and from several processes.
 pub fn clean_stale() -> Result<()> {
-    let Ok(owners) = fs::read_dir(OWNERS) else { return Ok(()) };
+    clean_owners(|owner| !owner.join(KEPT).exists()).map(drop)
+}
+
+/// Removes the hosts that processes left on purpose and ended; says how many processes those were.
+pub fn remove_kept() -> Result<usize> {
+    clean_owners(|owner| owner.join(KEPT).exists())
+}
+
+/// Removes what the chosen owners left whose process is gone.
+fn clean_owners(choose: impl Fn(&Path) -> bool) -> Result<usize> {
+    let Ok(owners) = fs::read_dir(OWNERS) else { return Ok(0) };
+    let mut cleaned = 0;
     for entry in owners.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some((pid, started)) = parse_tag(&name) else { continue };
-        if start_time(pid) == Some(started) {
+        if start_time(pid) == Some(started) || !choose(&entry.path()) {
             continue;
         }
+        cleaned += 1;
         let cgroup = cgroup_root()?.join("deployd-tests").join(&name);
         // Another process may be removing the same leftovers: only what stays matters.
         clean_command("owner", &entry.path(), &cgroup, &netns_prefix(pid)).stdin(Stdio::null()).output()?;
@@ -119,7 +139,7 @@ pub fn clean_stale() -> Result<()> {
             );
         }
     }
-    Ok(())
+    Ok(cleaned)
 }
 
 fn clean_command(what: &str, dir: &Path, cgroup: &Path, prefix: &str) -> Command {

@@ -33,7 +33,8 @@ pub(super) fn plan_push(
     if let Some(kept) = state.releases.values().find(|r| r.digest == digest && r.is_kept()) {
         return plan_rollback(Some(kept.label), facts);
     }
-    refuse_push(document, facts)?;
+    let strategy = strategy.unwrap_or(document.spec.deploy.strategy);
+    refuse_push(document, strategy, facts)?;
     let label = state.next_label();
     let release = new_release(label, document, origin, facts);
     let strategy = strategy.unwrap_or(document.spec.deploy.strategy);

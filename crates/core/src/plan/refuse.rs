@@ -13,7 +13,7 @@ fn refuse(code: ErrorCode, message: String, hint: String) -> Refusal {
 }
 
 /// All refusals of a push, in the order in which a person would want to hear of them.
-pub(super) fn refuse_push(document: &ReleaseDocument, facts: &Facts) -> Refusal {
+pub(super) fn refuse_push(document: &ReleaseDocument, strategy: Strategy, facts: &Facts) -> Refusal {
     refuse_names(facts)?;
     refuse_bad(document, facts)?;
     refuse_ports(&document.spec, facts)?;
@@ -28,7 +28,7 @@ pub(super) fn refuse_push(document: &ReleaseDocument, facts: &Facts) -> Refusal 
     };
     refuse_programs(&document.spec, artifact)?;
     refuse_disk(artifact)?;
-    refuse_memory(&document.spec, facts)
+    refuse_memory(&document.spec, strategy, facts)
 }
 
 fn refuse_names(facts: &Facts) -> Refusal {
@@ -150,9 +150,9 @@ fn refuse_disk(artifact: &ArtifactFacts) -> Refusal {
 }
 
 /// Old and new run side by side: the new one must fit beside what runs now.
-fn refuse_memory(spec: &Spec, facts: &Facts) -> Refusal {
+fn refuse_memory(spec: &Spec, strategy: Strategy, facts: &Facts) -> Refusal {
     let wanted = wanted_memory(spec);
-    let overlaps = facts.state.live.is_some() && !facts.state.stopped;
+    let overlaps = strategy == Strategy::Rolling && facts.state.live.is_some() && !facts.state.stopped;
     if !overlaps || wanted == 0 || wanted <= facts.memory_available {
         return Ok(());
     }
