@@ -375,8 +375,7 @@ impl Action {
     /// that booted by itself, and everything that only lived in the kernel, has not.
     pub fn outlives_reboot(&self, booted: Option<Tag>) -> bool {
         match self {
-            Self::Steer { .. }
-            | Self::AwaitEmptyQueue { .. }
+            Self::AwaitEmptyQueue { .. }
             | Self::Relay { .. }
             | Self::LearnNonblocking { .. }
             | Self::Check { .. }

@@ -538,3 +538,32 @@ SystemCallFilter=~@privileged @resources
 SystemCallErrorNumber=EPERM
 UMask=0077
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_systemd_quoting() {
+        // (word, as it stands in ExecStart=)
+        for (word, line) in [
+            ("bin/web", "bin/web"),
+            ("", "\"\""),
+            ("a b", "\"a b\""),
+            ("100%", "\"100%%\""),
+            ("$HOME", "\"$$HOME\""),
+            ("say \"hi\"", "\"say \\\"hi\\\"\""),
+            ("it's", "\"it's\""),
+            ("back\\slash", "\"back\\\\slash\""),
+            ("two\nlines", "\"two\\nlines\""),
+            (";", "\";\""),
+        ] {
+            assert_eq!(quote_exec(word), line);
+        }
+    }
+
+    #[test]
+    fn an_environment_keeps_its_dollar() {
+        assert_eq!(quote("A=$B %h \"x\"\n"), "\"A=$B %%h \\\"x\\\"\\n\"");
+    }
+}

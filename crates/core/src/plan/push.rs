@@ -37,7 +37,6 @@ pub(super) fn plan_push(
     refuse_push(document, strategy, facts)?;
     let label = state.next_label();
     let release = new_release(label, document, origin, facts);
-    let strategy = strategy.unwrap_or(document.spec.deploy.strategy);
     refuse_addresses(&document.spec, strategy, facts)?;
     let tag = Tag { label, run: 1 };
     let plan = plan_swap(Kind::Push, &release, tag, strategy, facts);

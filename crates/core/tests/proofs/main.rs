@@ -3,5 +3,6 @@
 
 mod driver;
 mod exhaustive;
+mod properties;
 mod shapes;
 mod sim;
