@@ -1,0 +1,220 @@
+//! The command line, as clap definitions and nothing else. What a verb does is in `commands`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use deployd_api::ids::{AppName, Label};
+use deployd_api::spec::{Millis, Strategy, parse_duration};
+
+/// Deploys apps to hosts without losing a connection.
+#[derive(Debug, Parser)]
+#[command(name = "deployd-ctl", version, disable_help_subcommand = true)]
+#[command(after_help = "This version drives the host it runs on: add --local to every command.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Flags of every command")]
+pub(crate) struct Global {
+    /// Talk to the agent of this host
+    #[arg(long, global = true)]
+    pub(crate) local: bool,
+    /// The app [default: the one of the spec]
+    #[arg(short, long, global = true, value_name = "APP")]
+    pub(crate) app: Option<AppName>,
+    /// The spec
+    #[arg(short, long, global = true, value_name = "FILE", env = "DEPLOYD_CONFIG", hide_env = true)]
+    #[arg(default_value = "deployd.toml")]
+    pub(crate) config: PathBuf,
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Only the last line
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Every step
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Path of the agent's socket.
+    #[arg(long, global = true, hide = true, env = "DEPLOYD_SOCKET", hide_env = true)]
+    #[arg(default_value = deployd_api::LOCAL_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// Name of this host in what is printed.
+    #[arg(long, global = true, hide = true, env = "DEPLOYD_HOST_NAME", hide_env = true)]
+    pub(crate) host_name: Option<String>,
+    /// How a deployment is shown.
+    #[arg(long, global = true, hide = true, value_enum, default_value_t = Progress::Auto)]
+    pub(crate) progress: Progress,
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    // For people.
+    Text,
+    // One JSON value on stdout.
+    Json,
+}
+
+/// How a deployment is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    // Live on a terminal, lines elsewhere.
+    Auto,
+    // A table that is drawn again.
+    Live,
+    // One line a finished step.
+    Lines,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a folder the live release
+    Push(Push),
+    /// Show what a push would do, and change nothing
+    Plan(Plan),
+    /// Show what runs
+    Status,
+    /// List releases, or clear a bad one
+    Releases(Releases),
+    /// Make an earlier release live again
+    Rollback(Rollback),
+    /// Show what the app wrote
+    Logs(Logs),
+    /// Start a stopped app
+    Start,
+    /// Stop serving
+    Stop,
+    /// Replace the running processes by new ones of the same release
+    Restart,
+    /// Undo the deployment that runs now
+    Abort,
+    /// Take the app off the host
+    Remove(Remove),
+    /// Look for what is wrong with the host
+    Doctor,
+}
+
+/// What both push and plan take.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The files of the release
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Instead of the strategy of the spec
+    #[arg(long, value_parser = strategy, value_name = "rolling|immediate")]
+    pub(crate) strategy: Option<Strategy>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    #[command(flatten)]
+    pub(crate) what: Plan,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+/// How long a deployment is followed.
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Until it has all traffic, or until the old release is gone
+    #[arg(long = "wait", value_enum, default_value_t = WaitFor::Live)]
+    pub(crate) until: WaitFor,
+    /// Do not wait at all
+    #[arg(long, conflicts_with = "until")]
+    pub(crate) detach: bool,
+    /// How long to wait for another deployment of the app to end
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
+    pub(crate) lease_timeout: Millis,
+}
+
+/// When a command has what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WaitFor {
+    // All new connections go to the release, and it stayed healthy.
+    Live,
+    // It was watched and committed, and the old release is gone.
+    Committed,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Releases {
+    #[command(subcommand)]
+    pub(crate) command: Option<ReleasesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReleasesCommand {
+    /// Allow a release again that undid itself
+    Clear {
+        /// Which
+        #[arg(value_name = "vN")]
+        label: Label,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// Which [default: the one that the live release replaced]
+    #[arg(value_name = "vN")]
+    pub(crate) to: Option<Label>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Go on as lines come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what is younger: 10m, 2h
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) since: Option<Millis>,
+    /// Only this level and worse
+    #[arg(long, value_enum)]
+    pub(crate) level: Option<Level>,
+    /// Only this one: web@1
+    #[arg(long, value_name = "NAME")]
+    pub(crate) instance: Option<String>,
+    /// Only this release
+    #[arg(long, value_name = "vN")]
+    pub(crate) release: Option<Label>,
+    /// How many lines to begin with
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub(crate) lines: u32,
+}
+
+/// Levels by name; the numbers are those of syslog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[repr(u8)]
+pub(crate) enum Level {
+    // 3 and below.
+    Error = 3,
+    // 4.
+    Warn = 4,
+    // 6.
+    Info = 6,
+    // 7.
+    Debug = 7,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    match text {
+        "rolling" => Ok(Strategy::Rolling),
+        "immediate" => Ok(Strategy::Immediate),
+        "bluegreen" | "canary" | "hot" => Err(format!("`{text}` is not built yet in this version")),
+        _ => Err("write rolling or immediate".to_owned()),
+    }
+}

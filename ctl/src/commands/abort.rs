@@ -1,0 +1,50 @@
+//! `abort`: undo the deployment that runs now, and follow it to its verdict.
+
+use deployd_api::deployment::Verdict;
+use deployd_api::exit::ExitCode;
+use deployd_api::status::AppStatus;
+use hyper::Method;
+
+use super::{CTL, Context};
+use crate::cli::WaitFor;
+use crate::error::CtlError;
+use crate::follow::{self, End};
+use crate::progress::{Subject, View};
+use crate::project;
+use crate::table::Tone;
+
+pub(crate) async fn run(context: &Context<'_>) -> Result<ExitCode, CtlError> {
+    let app = project::need_app(context.global)?;
+    let status: AppStatus = context.client.get(&format!("/apps/{app}")).await?;
+    let Some(deployment) = status.deployment else {
+        return Err(CtlError::Usage {
+            message: format!("{app} has no deployment that runs"),
+            hint: format!("to go back to the release before: {CTL} rollback -a {app}"),
+        });
+    };
+    context.client.tell(Method::POST, &format!("/deployments/{}/abort", deployment.id)).await?;
+    context.on_interrupt(format!("detached; {} goes on undoing: {CTL} status -a {app}", context.host));
+    let subject =
+        Subject { host: context.host.clone(), label: deployment.label, replaces: deployment.replaces };
+    let mut view = View::new(context.printer, subject);
+    let end = follow::follow(&context.client, &deployment, WaitFor::Committed, &mut view).await?;
+    let what = format!("{} of {app}", deployment.kind);
+    match end {
+        // Undone is what was asked for here.
+        End::Finished { verdict: Verdict::RolledBack | Verdict::Refused, .. } => {
+            let now = deployment.replaces.map(|l| format!("{l}, aborted"));
+            view.finish(&now.unwrap_or_else(|| "aborted".to_owned()), Tone::Good);
+            let serves = deployment.replaces.map(|l| format!("; {l} serves")).unwrap_or_default();
+            context.printer.last(&format!("{what} is undone on {}{serves}.", context.host))?;
+            Ok(ExitCode::Ok)
+        }
+        End::Finished { verdict: Verdict::Stuck, failure: Some(body) } => {
+            Err(CtlError::Answer(Box::new(body)))
+        }
+        End::Live { .. } | End::Finished { .. } => {
+            view.finish("too late", Tone::Warn);
+            context.printer.last(&format!("{what} had ended already; undo: {CTL} rollback -a {app}"))?;
+            Ok(ExitCode::Refused)
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `plan [DIR]`: what a push would do; nothing is changed.
+
+use deployd_api::deployment::{ConfigChange, PlanAnswer, PlanRequest};
+use deployd_api::exit::ExitCode;
+use deployd_api::manifest::Manifest;
+use deployd_api::spec::{Spec, Strategy};
+use hyper::Method;
+
+use super::Context;
+use crate::artifact;
+use crate::cli::Plan;
+use crate::error::CtlError;
+use crate::human;
+use crate::project;
+use crate::table::{cut, wrap};
+
+/// Most changed paths that are listed without `-v`.
+const PATHS_SHOWN: usize = 20;
+
+/// The spec and the manifest; hashing runs beside, so that Ctrl-C works.
+pub(crate) async fn read_project(context: &Context<'_>, args: &Plan) -> Result<(Spec, Manifest), CtlError> {
+    let spec = project::read_spec(context.global)?;
+    let dir = args.dir.clone();
+    let manifest = tokio::task::spawn_blocking(move || artifact::scan(&dir)).await;
+    let manifest = manifest.map_err(|e| CtlError::Runtime(e.into()))??;
+    Ok((spec, manifest))
+}
+
+/// `POOL_SIZE 10 → 20`.
+pub(crate) fn change_in_words(change: &ConfigChange) -> String {
+    format!("{} {}", change.key, value_in_words(change))
+}
+
+fn value_in_words(change: &ConfigChange) -> String {
+    match (&change.from, &change.to) {
+        (Some(from), Some(to)) => format!("{from} → {to}"),
+        (None, Some(to)) => format!("(new) {to}"),
+        (Some(from), None) => format!("(gone) {from}"),
+        (None, None) => "(changed)".to_owned(),
+    }
+}
+
+pub(crate) async fn run(context: &Context<'_>, args: &Plan) -> Result<ExitCode, CtlError> {
+    let (spec, manifest) = read_project(context, args).await?;
+    let path = format!("/apps/{}/plan", spec.app);
+    let request = PlanRequest { manifest, spec, strategy: args.strategy };
+    let answer: PlanAnswer = context.client.call(Method::POST, &path, &request).await?;
+    let code = answer.refused.as_ref().map_or(ExitCode::Ok, |refused| refused.code.exit());
+    if context.printer.is_json() {
+        context.printer.json(&answer)?;
+        return Ok(code);
+    }
+    for line in render(context, &answer) {
+        context.printer.data(&line)?;
+    }
+    if code != ExitCode::Ok {
+        context.printer.talk(&format!("exit {}", code as u8));
+    }
+    Ok(code)
+}
+
+fn render(context: &Context<'_>, answer: &PlanAnswer) -> Vec<String> {
+    let (app, host) = (&answer.app, &context.host);
+    let from = answer.from.map(|l| l.to_string());
+    let Some(to) = answer.to else {
+        if answer.refused.is_none() {
+            let label = from.unwrap_or_default();
+            return vec![format!("{app} {label} is already on {host}, nothing to change.")];
+        }
+        return refusal(answer);
+    };
+    let moves = from.map_or(to.to_string(), |from| format!("{from} → {to}"));
+    let strategy = match answer.strategy {
+        Strategy::Rolling => "rolling",
+        Strategy::Immediate => "immediate",
+    };
+    let mut lines =
+        vec![format!("{app} {moves} on {host}, {strategy}. Nothing has been changed."), String::new()];
+    let changed = answer.changed_files.len();
+    lines.push(format!(
+        "code      {} of {}, {} to send",
+        human::count(changed as u64),
+        human::plural(answer.files, "file"),
+        human::size(answer.bytes_to_send)
+    ));
+    let all = context.printer.volume == crate::printer::Volume::Verbose || changed <= PATHS_SHOWN;
+    let shown = if all { changed } else { PATHS_SHOWN };
+    lines.extend(answer.changed_files[..shown].iter().map(|path| cut(&format!("  {path}"), 100)));
+    if !all {
+        lines.push(format!("  … and {} more (-v)", human::count((changed - shown) as u64)));
+    }
+    let width = answer.config.iter().map(|c| c.key.chars().count()).max().unwrap_or(0);
+    let config: Vec<String> =
+        answer.config.iter().map(|c| format!("{:<width$}  {}", c.key, value_in_words(c))).collect();
+    lines.extend(section("config", &config));
+    lines.extend(section("steps", &wrap(&answer.steps.join(", "), 90)));
+    lines.extend(section("fits", &wrap(&answer.fits.join(", "), 90)));
+    lines.extend(refusal(answer));
+    lines
+}
+
+fn refusal(answer: &PlanAnswer) -> Vec<String> {
+    let Some(refused) = &answer.refused else { return Vec::new() };
+    let mut text = vec![refused.message.clone()];
+    text.extend(refused.causes.iter().map(|(_, text)| text.clone()));
+    text.push(refused.hint.clone());
+    section("refused", &text.iter().flat_map(|t| wrap(t, 90)).collect::<Vec<_>>())
+}
+
+/// Lines under a heading in the first column.
+fn section(heading: &str, lines: &[String]) -> Vec<String> {
+    let head = |i: usize| if i == 0 { heading } else { "" };
+    lines.iter().enumerate().map(|(i, line)| cut(&format!("{:<10}{line}", head(i)), 100)).collect()
+}

@@ -1,0 +1,200 @@
+//! `push [DIR]`: ask what it would do, send what is missing, begin, follow.
+
+use std::path::Path;
+use std::time::Instant;
+
+use bytes::Bytes;
+use deployd_api::deployment::{
+    Deployment, PlanAnswer, PlanRequest, PushRequest, UploadAnswer, UploadRequest,
+};
+use deployd_api::exit::ExitCode;
+use deployd_api::ids::{AppName, Digest};
+use deployd_api::manifest::Manifest;
+use deployd_api::release::Origin;
+use deployd_api::spec::Strategy;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::Method;
+use hyper::body::Frame;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::deploy::{self, begin};
+use super::{Context, plan};
+use crate::artifact::{self, ArtifactError};
+use crate::cli::Push;
+use crate::client::{BackOff, Client};
+use crate::error::CtlError;
+use crate::human;
+use crate::progress::{Subject, View};
+use crate::project;
+use crate::table::wrap;
+
+/// Chunks read ahead of the socket: enough to keep it busy, 2 MB of memory.
+const READ_AHEAD: usize = 8;
+
+pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, CtlError> {
+    context.on_interrupt("stopped; nothing was touched, and push again resumes the upload".to_owned());
+    let (spec, manifest) = plan::read_project(context, &args.what).await?;
+    let app = spec.app.clone();
+    let origin = project::origin();
+    let request =
+        PlanRequest { manifest: manifest.clone(), spec: spec.clone(), strategy: args.what.strategy };
+    let answer: PlanAnswer =
+        context.client.call(Method::POST, &format!("/apps/{app}/plan"), &request).await?;
+    if let Some(refused) = answer.refused {
+        return Err(CtlError::Answer(Box::new(refused)));
+    }
+    if answer.to.is_none() {
+        return say_nothing(context, &app, answer.from.map(|l| l.to_string()), &answer);
+    }
+    say_header(context, &answer, &origin);
+    let subject = Subject { host: context.host.clone(), label: answer.to, replaces: answer.from };
+    let mut view = View::new(context.printer, subject);
+    let artifact = upload(context, &app, manifest, &args.what.dir, &mut view).await?;
+    let push = PushRequest { id: project::new_id()?, artifact, spec, strategy: args.what.strategy, origin };
+    let path = format!("/apps/{app}/deployments");
+    let call = || context.client.call::<Deployment>(Method::POST, &path, &push);
+    context.on_interrupt(format!("detached while push of {app} began; see: {} status -a {app}", super::CTL));
+    let deployment = begin(context, Some(&args.wait), call).await?;
+    if deploy::is_nothing(&deployment) {
+        return say_nothing(context, &app, deployment.label.map(|l| l.to_string()), &deployment);
+    }
+    deploy::conclude(context, &deployment, &args.wait, view).await
+}
+
+fn say_nothing(
+    context: &Context<'_>,
+    app: &AppName,
+    label: Option<String>,
+    answer: &impl serde::Serialize,
+) -> Result<ExitCode, CtlError> {
+    if context.printer.is_json() {
+        context.printer.json(answer)?;
+    }
+    let label = label.unwrap_or_default();
+    let line = format!("{app} {label} is already on {}, nothing to change.", context.host);
+    context.printer.last(&line)?;
+    Ok(ExitCode::Ok)
+}
+
+/// Who moves where, what changed, and that it fits.
+fn say_header(context: &Context<'_>, answer: &PlanAnswer, origin: &Origin) {
+    let printer = context.printer;
+    let git = origin.git.as_ref().map(|git| format!(" (git {git})")).unwrap_or_default();
+    let label = answer.to.map(|l| l.to_string()).unwrap_or_default();
+    let replaces = answer.from.map_or("first release".to_owned(), |old| format!("replaces {old}"));
+    let strategy = match answer.strategy {
+        Strategy::Rolling => "rolling",
+        Strategy::Immediate => "immediate",
+    };
+    printer.talk(&format!("{} {label}{git} → {}     {strategy}     {replaces}", answer.app, context.host));
+    let changed = answer.changed_files.len() as u64;
+    let files = if answer.from.is_none() {
+        human::plural(answer.files, "file")
+    } else {
+        format!("{} of {}", human::count(changed), human::plural(answer.files, "file"))
+    };
+    let config = answer.config.iter().map(plan::change_in_words);
+    section(printer, "changed", &std::iter::once(files).chain(config).collect::<Vec<_>>().join(", "));
+    section(printer, "fits", &answer.fits.join(", "));
+    printer.talk("");
+}
+
+fn section(printer: &crate::printer::Printer, heading: &str, text: &str) {
+    let mut heading = heading;
+    for line in wrap(text, 90) {
+        printer.talk(&format!("{heading:<10}{line}"));
+        heading = "";
+    }
+}
+
+/// Sends what the host lacks; an interrupted upload goes on where it was.
+async fn upload(
+    context: &Context<'_>,
+    app: &AppName,
+    manifest: Manifest,
+    dir: &Path,
+    view: &mut View<'_>,
+) -> Result<Digest, CtlError> {
+    let began = Instant::now();
+    let request = UploadRequest { app: app.clone(), manifest };
+    let sizes = |missing: &[Digest]| -> u64 {
+        let mut seen: std::collections::HashSet<Digest> = missing.iter().copied().collect();
+        request.manifest.files().filter(|(_, _, d)| seen.remove(d)).map(|(_, size, _)| size).sum()
+    };
+    let mut back_off = BackOff::new();
+    let mut first = None;
+    loop {
+        let ask = || context.client.call::<UploadAnswer>(Method::POST, "/uploads", &request);
+        let answer = Client::patiently(ask).await?;
+        let total = sizes(&answer.missing);
+        let first = *first.get_or_insert(total);
+        if answer.missing.is_empty() {
+            let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            view.sent(first, took);
+            return Ok(answer.artifact);
+        }
+        let path = format!("/uploads/{app}/{}", answer.artifact);
+        match send(context, &path, &request.manifest, answer.missing, dir, total, view).await {
+            // Asking again is the check that all has arrived.
+            Ok(()) => {
+                let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                view.sent(first, took);
+                return Ok(answer.artifact);
+            }
+            Err(error) if error.is_absence() && back_off.wait().await => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One `PUT` of all missing contents; files are read on another thread.
+async fn send(
+    context: &Context<'_>,
+    path: &str,
+    manifest: &Manifest,
+    missing: Vec<Digest>,
+    dir: &Path,
+    total: u64,
+    view: &mut View<'_>,
+) -> Result<(), CtlError> {
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(READ_AHEAD);
+    let (manifest, dir) = (manifest.clone(), dir.to_owned());
+    let reader = tokio::task::spawn_blocking(move || -> Result<(), ArtifactError> {
+        let outcome = artifact::send_contents(&dir, &manifest, &missing, |bytes| {
+            sender.blocking_send(Ok(bytes)).is_ok()
+        });
+        if outcome.is_err() {
+            // An error in the body cuts the request short, so that nothing wrong is taken for whole.
+            let _ = sender.blocking_send(Err(std::io::Error::other("the artifact changed")));
+        }
+        outcome
+    });
+    let (counter, mut counted) = mpsc::unbounded_channel::<u64>();
+    let frames = ReceiverStream::new(receiver).map(move |chunk| {
+        chunk.map(|bytes| {
+            // Nobody counts any more when the view is gone.
+            let _ = counter.send(bytes.len() as u64);
+            Frame::data(bytes)
+        })
+    });
+    let body = BodyExt::boxed(StreamBody::new(frames));
+    let request = context.client.send(Method::PUT, path, body);
+    tokio::pin!(request);
+    let mut sent = 0;
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut request => break outcome,
+            Some(bytes) = counted.recv() => {
+                sent += bytes;
+                view.sending(sent, total);
+            }
+        }
+    };
+    // The reader knows best why the request broke.
+    match reader.await {
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(())) | Err(_) => outcome.map(drop),
+    }
+}

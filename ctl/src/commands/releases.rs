@@ -1,0 +1,69 @@
+//! `releases`: what is kept, what changed; `releases clear vN` allows a bad one again.
+
+use deployd_api::exit::ExitCode;
+use deployd_api::release::{ReleaseRow, ReleaseState};
+use hyper::Method;
+
+use super::{CTL, Context};
+use crate::cli::{Releases, ReleasesCommand};
+use crate::error::CtlError;
+use crate::human;
+use crate::project;
+use crate::table::{Cell, Table, Tone};
+
+pub(crate) async fn run(context: &Context<'_>, args: &Releases) -> Result<ExitCode, CtlError> {
+    let app = project::need_app(context.global)?;
+    if let Some(ReleasesCommand::Clear { label }) = &args.command {
+        context.client.tell(Method::POST, &format!("/apps/{app}/releases/{label}/clear")).await?;
+        context.printer.last(&format!("{app} {label} may be deployed again."))?;
+        return Ok(ExitCode::Ok);
+    }
+    let mut rows: Vec<ReleaseRow> = context.client.get(&format!("/apps/{app}/releases")).await?;
+    rows.sort_by_key(|row| std::cmp::Reverse(row.label));
+    if context.printer.is_json() {
+        context.printer.json(&rows)?;
+        return Ok(ExitCode::Ok);
+    }
+    for line in table(&rows).render(context.printer.colour_out()) {
+        context.printer.data(&line)?;
+    }
+    context.printer.data(&summary(&rows))?;
+    Ok(ExitCode::Ok)
+}
+
+fn table(rows: &[ReleaseRow]) -> Table {
+    let mut table = Table::new(&["REL", "STATE", "WHEN", "BY", "GIT", "CHANGED"]);
+    for row in rows {
+        let tone = match row.state {
+            ReleaseState::Live => Tone::Good,
+            ReleaseState::RolledBack => Tone::Bad,
+            ReleaseState::Candidate => Tone::Warn,
+            ReleaseState::Kept => Tone::Plain,
+        };
+        let mut changed = row.changed.join(", ");
+        if let Some(reason) = &row.reason {
+            changed = [changed.as_str(), reason]
+                .iter()
+                .filter(|t| !t.is_empty())
+                .copied()
+                .collect::<Vec<_>>()
+                .join("; ");
+        }
+        table.row(vec![
+            row.label.to_string().into(),
+            Cell(row.state.to_string(), tone),
+            human::when(row.created).into(),
+            row.origin.by.as_str().into(),
+            row.origin.git.as_deref().unwrap_or("-").into(),
+            changed.into(),
+        ]);
+    }
+    table
+}
+
+fn summary(rows: &[ReleaseRow]) -> String {
+    let kept = rows.iter().filter(|r| r.state == ReleaseState::Kept).count();
+    let size = human::size(rows.iter().map(|r| r.size).sum());
+    let undo = if kept > 0 { format!("   undo: {CTL} rollback [vN]") } else { String::new() };
+    format!("{kept} kept for rollback, {size} on disk.{undo}")
+}

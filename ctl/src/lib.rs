@@ -1,0 +1,81 @@
+//! The command line that drives agents. This version drives the agent of its own host (`--local`).
+//!
+//! | by subject | modules |
+//! |---|---|
+//! | what was asked | [`cli`] (definitions only), [`foreign`] (verbs of other tools), [`project`] (spec, app, git) |
+//! | doing it | [`commands`] (a file a verb), [`artifact`] (folder → manifest), [`client`], [`follow`] |
+//! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`table`], [`human`] |
+//! | ending | [`error`] |
+//!
+//! Invariants: ctl holds no truth (the agent finishes or undoes its part alone); data goes to stdout and
+//! talk to stderr, by [`printer`] only; every end has one exit code.
+
+mod artifact;
+mod cli;
+mod client;
+mod commands;
+mod error;
+mod failure;
+mod follow;
+mod foreign;
+mod human;
+mod printer;
+mod progress;
+mod project;
+mod table;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+use deployd_api::exit::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::Cli;
+use crate::commands::Context;
+use crate::error::CtlError;
+use crate::printer::Printer;
+
+/// Runs one command line to its exit code.
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return refuse_arguments(&error, arguments),
+    };
+    let printer = Printer::new(&cli.global);
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CtlError::Runtime)
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(run_until_interrupted(&cli, &printer));
+            // A reader that hangs in a file must not keep a command that has ended.
+            runtime.shutdown_background();
+            outcome
+        });
+    match outcome {
+        Ok(code) => code,
+        Err(error) => printer.end_with(&error),
+    }
+}
+
+/// Help and version go to stdout with exit 0; everything else is a usage error.
+fn refuse_arguments(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if let Some(answer) = foreign::answer(error, arguments) {
+        eprintln!("{answer}");
+        return ExitCode::Usage;
+    }
+    // Nothing is left to do when even this cannot be written.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }
+}
+
+/// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us.
+async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<ExitCode, CtlError> {
+    let context = Context::new(&cli.global, printer)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(CtlError::Runtime)?;
+    tokio::select! {
+        outcome = commands::run(&context, &cli.command) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(context.interrupted()),
+        _ = terminate.recv() => Err(context.interrupted()),
+    }
+}

@@ -1,0 +1,75 @@
+//! What the current folder says: the spec, the app, the git commit, and who we are.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use deployd_api::ids::{AppName, DeploymentId};
+use deployd_api::release::Origin;
+use deployd_api::spec::{self, Spec};
+
+use crate::cli::Global;
+use crate::error::CtlError;
+
+/// Reads the spec that push and plan need.
+pub(crate) fn read_spec(global: &Global) -> Result<Spec, CtlError> {
+    let file = global.config.display();
+    let text = fs::read_to_string(&global.config).map_err(|e| CtlError::Usage {
+        message: format!("cannot read the spec {file}: {e}"),
+        hint: "run it in the folder of deployd.toml, or name the file: -c FILE".to_owned(),
+    })?;
+    let spec = spec::parse(&text).map_err(|e| CtlError::Spec(e.render(&file.to_string())))?;
+    match &global.app {
+        Some(app) if *app != spec.app => Err(CtlError::Usage {
+            message: format!("-a says {app}, and {file} is the spec of {}", spec.app),
+            hint: "leave -a out, or name another spec: -c FILE".to_owned(),
+        }),
+        _ => Ok(spec),
+    }
+}
+
+/// The app that a command means, if one is clear.
+pub(crate) fn find_app(global: &Global) -> Result<Option<AppName>, CtlError> {
+    if global.app.is_some() {
+        return Ok(global.app.clone());
+    }
+    if !global.config.exists() {
+        return Ok(None);
+    }
+    read_spec(global).map(|spec| Some(spec.app))
+}
+
+/// The app that a command needs.
+pub(crate) fn need_app(global: &Global) -> Result<AppName, CtlError> {
+    find_app(global)?.ok_or_else(|| CtlError::Usage {
+        message: "which app?".to_owned(),
+        hint: "add -a APP, or run it in the folder of deployd.toml".to_owned(),
+    })
+}
+
+/// Who does it, from what.
+pub(crate) fn origin() -> Origin {
+    let name = |key| std::env::var(key).ok().filter(|v| !v.is_empty());
+    let by = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(name);
+    Origin { by: by.unwrap_or_else(|| nix::unistd::getuid().to_string()), git: git_commit() }
+}
+
+/// `8c1f2ab`, with `+dirty`; `None` outside a repository or without git.
+fn git_commit() -> Option<String> {
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let dirty = git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty());
+    Some(if dirty { format!("{commit}+dirty") } else { commit }).filter(|c| !c.is_empty())
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output =
+        Command::new("git").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A new id for a call that changes something.
+pub(crate) fn new_id() -> Result<DeploymentId, CtlError> {
+    let mut bytes = [0; 16];
+    let read = |mut file: fs::File| std::io::Read::read_exact(&mut file, &mut bytes);
+    fs::File::open("/dev/urandom").and_then(read).map_err(CtlError::Runtime)?;
+    Ok(DeploymentId::from_random(bytes))
+}
