@@ -101,7 +101,9 @@ fn show_journal(config: &std::path::Path, which: &str, json: bool) -> anyhow::Re
         })?;
         let rows = store.load(&row.new.id).await?;
         if json {
-            rows.iter().for_each(|r| println!("{}", r.record));
+            for row in &rows {
+                println!("{}", row.record);
+            }
         } else {
             let story = story::tell(&row, &rows).map_err(|e| anyhow::anyhow!("{e}"))?;
             print!("{story}");

@@ -75,7 +75,7 @@ impl<H: Port + Observer> Supervisor<H> {
                     slots.insert(row.app, Arc::new(Slot::new(state)));
                 }
                 Err(e) => {
-                    error!(app = %row.app, error = %e, "the app's state cannot be read: it is left alone")
+                    error!(app = %row.app, error = %e, "the app's state cannot be read: it is left alone");
                 }
             }
         }
@@ -299,7 +299,7 @@ impl<H: Port + Observer> Supervisor<H> {
                 }
                 Ok(_) => {}
                 Err(e) => {
-                    error!(error = %e, "the deployment stands still: its journal cannot be written. {}", e.hint())
+                    error!(error = %e, "the deployment stands still: its journal cannot be written. {}", e.hint());
                 }
             }
             ended_tx.send_replace(true);

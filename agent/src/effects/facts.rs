@@ -44,7 +44,7 @@ impl Observer for RealHost {
                 None => BTreeMap::new(),
             },
             user_taken: users::lookup(&state.app).err().map(|e| e.to_string()),
-            base_port: self.base_port(spec, &state)?,
+            base_port: base_port(spec, &state)?,
             keep: self.settings.keep,
             state,
         })
@@ -113,22 +113,22 @@ impl RealHost {
         }
         Ok(strangers)
     }
+}
 
-    /// Free loopback ports for programs that cannot take a listener.
-    fn base_port(&self, spec: Option<&Spec>, state: &AppState) -> Result<u16, ErrorBody> {
-        let spec = spec.or_else(|| state.live_release().map(|r| &r.document.spec));
-        let ported = spec.is_some_and(|s| s.listen.values().any(|l| l.handoff == Handoff::Port));
-        if !ported {
-            return Ok(0);
-        }
-        let instances = spec.map_or(1, |s| s.processes.values().map(|p| p.instances).max().unwrap_or(1));
-        // The first port is the base, and instance 1 uses the one after it.
-        let found = facts::free_port_run(u16::try_from(instances + 1).unwrap_or(u16::MAX));
-        found.ok_or_else(|| {
-            let message = format!("no {instances} free loopback ports in a row between 20000 and 30000");
-            ErrorBody::new(ErrorCode::PortTaken, message, "end what holds them: ss -ltn")
-        })
+/// Free loopback ports for programs that cannot take a listener.
+fn base_port(spec: Option<&Spec>, state: &AppState) -> Result<u16, ErrorBody> {
+    let spec = spec.or_else(|| state.live_release().map(|r| &r.document.spec));
+    let ported = spec.is_some_and(|s| s.listen.values().any(|l| l.handoff == Handoff::Port));
+    if !ported {
+        return Ok(0);
     }
+    let instances = spec.map_or(1, |s| s.processes.values().map(|p| p.instances).max().unwrap_or(1));
+    // The first port is the base, and instance 1 uses the one after it.
+    let found = facts::free_port_run(u16::try_from(instances + 1).unwrap_or(u16::MAX));
+    found.ok_or_else(|| {
+        let message = format!("no {instances} free loopback ports in a row between 20000 and 30000");
+        ErrorBody::new(ErrorCode::PortTaken, message, "end what holds them: ss -ltn")
+    })
 }
 
 fn holder_text(holder: &facts::PortHolder) -> String {

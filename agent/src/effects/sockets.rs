@@ -25,7 +25,7 @@ use crate::host::systemd::{JobResult, TransientSpec};
 /// How often a queue is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long an app may take from its start to its first accept() before we stop looking.
-const ACCEPT_WITHIN: Duration = Duration::from_secs(60);
+const ACCEPT_WITHIN: Duration = Duration::from_mins(1);
 
 /// Where a listener is reached from this host.
 pub(super) fn loopback(address: &Address) -> Option<SocketAddr> {

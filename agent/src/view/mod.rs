@@ -110,9 +110,8 @@ impl Story {
             }
             Record::Abort { failure } => What::Note { text: format!("to be undone: {}", failure.message) },
             Record::Rebooted { .. } => What::Note { text: "the host was restarted".to_owned() },
-            Record::Learned { .. } => return None,
             Record::Superseded => What::Note { text: "a newer deployment ended the watch".to_owned() },
-            Record::UndoStarted { .. } => return None,
+            Record::UndoStarted { .. } | Record::Learned { .. } => return None,
             Record::Finished { verdict } => {
                 let failure = row.finish.as_ref().and_then(|f| f.failure.as_ref());
                 let failure = failure.and_then(|f| serde_json::from_str(f).ok());
