@@ -3,6 +3,7 @@
 mod bench;
 mod core_purity;
 mod demo;
+mod docs;
 mod machine;
 mod run;
 mod test;
@@ -30,6 +31,12 @@ enum Command {
     Bench(bench::Args),
     /// Builds the release binaries and both Debian packages
     Package,
+    /// Writes the generated pages of docs/reference
+    Docs {
+        /// Only compare: fail when a page is out of date
+        #[arg(long)]
+        check: bool,
+    },
     /// Proves that crates/core depends on nothing that does I/O
     CheckCore,
 }
@@ -50,6 +57,7 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Package => package(),
+        Command::Docs { check } => docs::docs(check),
         Command::CheckCore => core_purity::check(),
     }
 }

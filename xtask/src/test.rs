@@ -57,6 +57,7 @@ fn static_checks() -> Result<()> {
     run("clippy", &mut cargo("clippy --workspace --all-targets --locked --quiet -- -D warnings"))?;
     eprintln!("==> core is pure");
     core_purity::check()?;
+    crate::docs::docs(true)?;
     let mut doc = cargo("doc --workspace --no-deps --document-private-items --locked --quiet");
     run("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     run("examples in the documentation", &mut cargo("test --workspace --doc --locked --quiet"))

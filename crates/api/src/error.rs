@@ -48,15 +48,19 @@ impl std::fmt::Display for ErrorBody {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:literal, $exit:ident, $retry:literal;)+) => {
+    ($(#[doc = $doc:literal] $variant:ident = $text:literal, $status:literal, $exit:ident, $retry:literal;)+) => {
         /// Stable codes. Each has one HTTP status and one exit code of ctl.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
-        pub enum ErrorCode { $($(#[$doc])* $variant,)+ }
+        pub enum ErrorCode { $(#[doc = $doc] $variant,)+ }
 
         impl ErrorCode {
             /// Every code.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// What it means, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $doc.trim_ascii(),)+ }
+            }
             /// The code as text.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }

@@ -35,3 +35,20 @@ impl From<ExitCode> for std::process::ExitCode {
         Self::from(code as u8)
     }
 }
+
+impl ExitCode {
+    /// Every code with its meaning, in the order of the numbers.
+    pub const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Ok, "live on every host that was asked, or nothing to do"),
+        (Self::Internal, "a defect of deployd"),
+        (Self::Usage, "wrong command line or spec"),
+        (Self::Refused, "refused, nothing touched"),
+        (Self::RolledBack, "rolled back; the old release serves"),
+        (Self::Stuck, "stuck: a person is needed, the output says what to do"),
+        (Self::Partial, "some hosts unreachable or held"),
+        (Self::LeaseHeld, "another deployment holds the lease"),
+        (Self::Unauthorized, "not authorized, or TLS failed"),
+        (Self::Findings, "`doctor` found something"),
+        (Self::Detached, "detached by Ctrl-C; the hosts go on"),
+    ];
+}

@@ -140,18 +140,19 @@ impl Activation<'_> {
         sorted
     }
 
-    /// Folders that the release's app may write, and where they are mounted in the tree.
-    pub fn mounts(&self) -> Vec<(String, String)> {
+    /// Folders that a process may write, and where they are mounted in the tree.
+    fn mounts(&self, process: &Process) -> Vec<(String, String)> {
         let tree = &self.release.tree;
         let private = tree.replace("/releases/", "/writable/");
-        let shared = format!("{STATE_DIR}/{}/shared", self.spec().app);
+        let kept = format!("{STATE_DIR}/{}/shared", self.spec().app);
         let mount =
             |dir: &str, path: &String| (format!("{dir}/{}", folder_name(path)), format!("{tree}/{path}"));
-        let writable = self.writable().into_iter().map(|p| mount(&private, &p));
+        let writable = process.writable.iter().map(|p| mount(&private, p));
         let mut mounts: Vec<(String, String)> =
-            writable.chain(self.shared().iter().map(|p| mount(&shared, p))).collect();
+            writable.chain(process.shared.iter().map(|p| mount(&kept, p))).collect();
         // The outer one first: what is mounted inside another mount comes after it.
         mounts.sort_by(|a, b| a.1.cmp(&b.1));
+        mounts.dedup();
         mounts
     }
 
@@ -332,7 +333,7 @@ impl Activation<'_> {
         if let Some(bytes) = process.memory {
             let _ = writeln!(t, "MemoryMax={bytes}");
         }
-        for (from, to) in self.mounts() {
+        for (from, to) in self.mounts(process) {
             let _ = writeln!(t, "BindPaths={}:{}", escape_path(&from), escape_path(&to));
         }
         t.push_str(SANDBOX);

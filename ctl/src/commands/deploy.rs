@@ -66,7 +66,7 @@ pub(crate) async fn conclude(
     mut view: View<'_>,
 ) -> Result<ExitCode, CtlError> {
     let (app, host) = (&deployment.app, &context.host);
-    let on_host = format!("{host} goes on without you: {CTL} status -a {app}; undo: {CTL} abort -a {app}");
+    let on_host = format!("{host} goes on\nsee:  {CTL} status -a {app}\nundo: {CTL} abort -a {app}");
     context.on_interrupt(format!("detached from {} of {app}; {on_host}", deployment.kind));
     view.subject().label = deployment.label.or(view.subject().label);
     view.subject().replaces = deployment.replaces.or(view.subject().replaces);

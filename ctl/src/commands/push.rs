@@ -137,7 +137,7 @@ async fn upload(
         }
         let path = format!("/uploads/{app}/{}", answer.artifact);
         match send(context, &path, &request.manifest, answer.missing, dir, total, view).await {
-            // Asking again is the check that all has arrived.
+            // The push itself is refused (`upload_incomplete`) if anything is missing all the same.
             Ok(()) => {
                 let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                 view.sent(first, took);

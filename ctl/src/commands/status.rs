@@ -7,7 +7,7 @@ use super::{CTL, Context};
 use crate::error::CtlError;
 use crate::human;
 use crate::project;
-use crate::table::{Cell, Table, Tone, WIDTH, cut};
+use crate::table::{Cell, Table, Tone, WIDTH, cut, wrap};
 
 pub(crate) async fn run(context: &Context<'_>) -> Result<ExitCode, CtlError> {
     let printer = context.printer;
@@ -31,7 +31,9 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<ExitCode, CtlError> {
         printer.json(&status)?;
         return Ok(ExitCode::Ok);
     }
-    printer.data(&headline(&status))?;
+    for line in wrap(&headline(&status), WIDTH) {
+        printer.data(&line)?;
+    }
     if printer.volume != crate::printer::Volume::Quiet {
         printer.data("")?;
         for line in process_lines(&status, printer.colour_out()) {
