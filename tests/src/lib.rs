@@ -12,10 +12,12 @@
 //! | [`tun`] | a relay that adds round-trip time between two namespaces |
 //! | [`package`] | release binaries and the two .debs |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
+//! | [`control`] | the same fixture replaced without deployd: what must lose |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
 
+pub mod control;
 pub mod deb;
 pub mod effort;
 pub mod image;
