@@ -13,10 +13,16 @@
 //! | [`package`] | release binaries and the two .debs |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
 //! | [`control`] | the same fixture replaced without deployd: what must lose |
+//! | [`programs`] | other programs to deploy: Node, Python, a `mix release` |
+//! | [`ask`] | single requests, and who answered them |
+//! | [`serving`] | whether every instance serves |
+//! | [`shop`] | the spec of the fixture app, the load on it, what is left of it |
+//! | [`websocket`] | clients that hold a WebSocket |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
 
+pub mod ask;
 pub mod control;
 pub mod deb;
 pub mod effort;
@@ -25,6 +31,10 @@ pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod package;
+pub mod programs;
+pub mod serving;
+pub mod shop;
 pub mod site;
 pub mod tun;
 pub mod wait;
+pub mod websocket;

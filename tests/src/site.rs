@@ -201,8 +201,7 @@ impl Site {
 
 /// The spec of the fixture app `shop` on port 8080; `more` is appended, so it may add tables.
 pub fn shop(env: &[(&str, &str)], deploy: &str, more: &str) -> String {
-    let env: Vec<String> = env.iter().map(|(k, v)| format!("{k} = \"{v}\"\n")).collect();
-    let env = env.concat();
+    let env = env.iter().map(|(k, v)| format!("{k} = \"{v}\"\n")).collect::<Vec<_>>().concat();
     format!(
         "app = \"shop\"\n\n[env]\n{env}\n[processes.web]\nexec = \"bin/app web\"\n\n[listen.http]\naddress = \":8080\"\n\n\
          [checks.health]\npath = \"/health\"\ninterval = \"200ms\"\n\n\

@@ -74,7 +74,9 @@ impl RealHost {
         let (releases, of) = (self.releases.clone(), app.clone());
         let staged = blocking(move || releases.peek(&of, artifact, &paths)).await?;
         let Some(staged) = staged.map_err(|e| step_failed(&e))? else { return Ok(None) };
-        let programs = spec.processes.iter().map(|(name, process)| {
+        // What has not arrived yet is judged when it has: a plan asks before anything is sent.
+        let seen = spec.processes.iter().filter(|(_, p)| !staged.unseen.contains(&clean(word(p))));
+        let programs = seen.map(|(name, process)| {
             (name.clone(), elf::inspect(&staged.peek, &clean(word(process)), PATH).into())
         });
         let space = crate::store::disk::observe(&self.apps_dir())

@@ -27,6 +27,11 @@ impl Held {
         held.is_listening().unwrap_or(false).then_some(held)
     }
 
+    /// Whether what is held under this name was shut down: by us, or by an app, which has the same socket.
+    pub(super) fn is_shut(&self, unit: &str) -> bool {
+        self.map().get(unit).is_some_and(|held| !held.is_listening().unwrap_or(false))
+    }
+
     pub(super) fn insert(&self, unit: &str, listener: Arc<Listener>) {
         self.map().insert(unit.to_owned(), listener);
     }

@@ -12,12 +12,14 @@ use deployd_api::spec::{Address, Millis};
 use deployd_core::action::Socket;
 use deployd_core::state::{Change, Tag};
 use deployd_core::steering;
+use deployd_core::units;
 
 use super::RealHost;
 use super::failure::step_failed;
 use crate::driver::{Done, Run};
 use crate::host::facts;
 use crate::host::fdstore;
+use crate::host::lender::LenderError;
 use crate::host::listener::{Blocking, Listener};
 use crate::host::probe::{self, Target};
 use crate::host::systemd::{JobResult, TransientSpec};
@@ -26,6 +28,8 @@ use crate::host::systemd::{JobResult, TransientSpec};
 const LOOK: Duration = Duration::from_millis(5);
 /// How long an app may take from its start to its first accept() before we stop looking.
 const ACCEPT_WITHIN: Duration = Duration::from_mins(1);
+/// How long one connection may wait to be accepted before another is tried.
+const ONE_TRY: Duration = Duration::from_secs(1);
 
 /// Where a listener is reached from this host.
 pub(super) fn loopback(address: &Address) -> Option<SocketAddr> {
@@ -81,7 +85,11 @@ impl RealHost {
         }
         let app_is = if nonblocking { Blocking::NonBlocking } else { Blocking::Blocking };
         let lent = self.lender.borrow(&self.systemd, &socket.unit, app_is).await;
-        let listener = Arc::new(lent.map_err(|e| step_failed(&e))?);
+        self.keep(socket, lent.map_err(|e| step_failed(&e))?)
+    }
+
+    fn keep(&self, socket: &Socket, lent: Listener) -> Result<Arc<Listener>, ErrorBody> {
+        let listener = Arc::new(lent);
         fdstore::keep(&socket.unit, &listener).map_err(|e| step_failed(&e))?;
         self.held.insert(&socket.unit, listener.clone());
         Ok(listener)
@@ -92,7 +100,8 @@ impl RealHost {
         if let Some(held) = self.held.get(&socket.unit) {
             return Ok(Some(held));
         }
-        if !self.is_up(&socket.unit).await? {
+        // Its unit may still run, and would lend a socket that does not listen.
+        if self.held.is_shut(&socket.unit) || !self.is_up(&socket.unit).await? {
             return Ok(None);
         }
         let state = run.state.lock().await;
@@ -101,7 +110,13 @@ impl RealHost {
             live.and_then(|r| r.document.spec.listen.get(&socket.listener).map(|l| l.process.clone()));
         let learned = process.and_then(|p| state.nonblocking.get(&p).copied());
         drop(state);
-        self.borrow(socket, learned.unwrap_or(true)).await.map(Some)
+        let app_is = if learned.unwrap_or(true) { Blocking::NonBlocking } else { Blocking::Blocking };
+        match self.lender.borrow(&self.systemd, &socket.unit, app_is).await {
+            Ok(lent) => self.keep(socket, lent).map(Some),
+            // An app shut it down, and then what we held was lost.
+            Err(LenderError::NotAListener { .. }) => Ok(None),
+            Err(e) => Err(step_failed(&e)),
+        }
     }
 
     /// The members of a group that the kernel has, in the order of their indexes.
@@ -254,11 +269,13 @@ impl RealHost {
             return Ok(None);
         };
         let Some(index) = self.index(socket, run).await? else { return Ok(None) };
+        let Some((first, limit)) = first_instance(socket, run).await else { return Ok(None) };
         let mark = self.settings.mark_prefix.mark(index);
         let began = Instant::now();
-        while began.elapsed() < ACCEPT_WITHIN {
+        // A candidate that has ended already is for the check to judge, and at once.
+        while began.elapsed() < limit && !self.has_ended(&first).await? {
             let target = Target::Tcp { addr: to, mark: Some(mark) };
-            let touched = probe::tcp(&target, Duration::from_secs(5)).await;
+            let touched = probe::tcp(&target, ONE_TRY).await;
             if touched.failure.is_none() && self.drained(&listener).await {
                 return listener.blocking().map(Some).map_err(|e| step_failed(&e));
             }
@@ -266,10 +283,16 @@ impl RealHost {
         Ok(None)
     }
 
+    /// Whether an instance ended since it was started for the first time.
+    async fn has_ended(&self, unit: &str) -> Result<bool, ErrorBody> {
+        let state = self.systemd.unit(unit).await.map_err(|e| step_failed(&e))?;
+        Ok(state.is_none_or(|s| s.is_down() || s.n_restarts > 0))
+    }
+
     /// Whether what is queued gets accepted soon.
     async fn drained(&self, listener: &Listener) -> bool {
         let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(5) {
+        while began.elapsed() < ONE_TRY {
             if listener.queue().is_ok_and(|q| q.waiting == 0) {
                 return true;
             }
@@ -277,4 +300,13 @@ impl RealHost {
         }
         false
     }
+}
+
+/// The first instance behind a socket, and how long its release allows it to start.
+async fn first_instance(socket: &Socket, run: &Run) -> Option<(String, Duration)> {
+    let state = run.state.lock().await;
+    let spec = &state.releases.get(&socket.tag.label)?.document.spec;
+    let process = &spec.listen.get(&socket.listener)?.process;
+    let unit = units::instance(&spec.app, process, socket.tag, 1).unit;
+    Some((unit, Duration::from(spec.deploy.wait_timeout).min(ACCEPT_WITHIN)))
 }

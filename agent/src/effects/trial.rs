@@ -111,7 +111,23 @@ impl RealHost {
             }
             up &= state.is_active();
         }
+        self.look_at_listeners(trial).await?;
         Ok(up)
+    }
+
+    /// A release that shut its own listener down would be judged by the answers of another.
+    async fn look_at_listeners(&self, trial: &Trial) -> Result<(), ErrorBody> {
+        for socket in &trial.sockets {
+            if !self.held.is_shut(&socket.unit) {
+                continue;
+            }
+            let why = format!("it shut down its listener {}", socket.listener);
+            return Err(match trial.instances.first() {
+                Some(instance) => self.start_failed(instance, &why).await,
+                None => step_failed(&std::io::Error::other(why)),
+            });
+        }
+        Ok(())
     }
 
     /// Where each listener of the trial is reached, steered to the release that is judged.

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use deployd_core::steering::Insn;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, Shutdown, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
@@ -169,8 +170,11 @@ impl Listener {
 
     /// Takes the socket out of its group for every holder. New connections are refused or go elsewhere.
     pub fn shutdown_read(&self) -> Result<(), ListenerError> {
-        shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.fd), Shutdown::Read)
-            .map_err(failed("shut down the receiving side"))
+        match shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.fd), Shutdown::Read) {
+            // Somebody did it before us: an app may, since it has the same socket.
+            Err(Errno::ENOTCONN) => Ok(()),
+            other => other.map_err(failed("shut down the receiving side")),
+        }
     }
 
     /// `listen()` again: a socket that was shut down rejoins its group *at the end*; a live one only gets

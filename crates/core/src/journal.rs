@@ -111,6 +111,8 @@ impl Record {
             Self::Done { step, .. } => action(step)?.change_at_end(),
             Self::Learned { change } => Some(change.clone()),
             Self::Rebooted { .. } => Some(Change::Rebooted),
+            // What an undo could not take down is left to `plan_drain` and `plan_drained`.
+            Self::Finished { verdict: Verdict::Stuck } => plan.to.map(|tag| Change::Draining { tag }),
             _ => None,
         }
     }

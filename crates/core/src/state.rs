@@ -308,7 +308,7 @@ impl AppState {
             }
             Change::Draining { tag } => {
                 self.warm = self.warm.filter(|t| t != tag);
-                if !self.draining.contains(tag) {
+                if self.live != Some(*tag) && !self.draining.contains(tag) {
                     self.draining.push(*tag);
                 }
             }
@@ -322,7 +322,12 @@ impl AppState {
             Change::Nonblocking { process, value } => {
                 self.nonblocking.insert(process.clone(), *value);
             }
-            Change::Stopped { value } => self.stopped = *value,
+            Change::Stopped { value } => {
+                self.stopped = *value;
+                if self.stopped {
+                    self.groups.clear();
+                }
+            }
             Change::Forget { labels } => self.releases.retain(|l, _| !labels.contains(l)),
         }
     }

@@ -1,9 +1,10 @@
 //! A look into an artifact before it is a tree: the beginnings of a few of its files, enough to see what
 //! kind of program each is.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use deployd_api::ids::{AppName, Digest};
 use deployd_api::manifest::{EntryKind, Manifest};
@@ -31,6 +32,8 @@ pub struct Staged {
     pub need: Need,
     /// A folder with the beginnings of the files that were asked for, at their paths.
     pub peek: PathBuf,
+    /// Those of them that the artifact has and whose contents have not arrived yet.
+    pub unseen: BTreeSet<String>,
 }
 
 impl Releases {
@@ -52,30 +55,34 @@ impl Releases {
         let dir = open(&staging)?;
         drop(sweep::remove_all(&dir, PEEK.as_ref(), &peek));
         make_folder(&peek, 0o700)?;
+        let mut unseen = BTreeSet::new();
         for path in paths {
-            self.peek_at(app, artifact, &manifest, path, &peek)?;
+            let Some(file) = resolve(&manifest, path) else { continue };
+            if !self.peek_at(app, artifact, file, &peek.join(path))? {
+                unseen.insert(path.clone());
+            }
         }
-        Ok(Some(Staged { complete: missing.digests.is_empty(), need: missing.need, manifest, peek }))
+        let complete = missing.digests.is_empty();
+        Ok(Some(Staged { complete, need: missing.need, manifest, peek, unseen }))
     }
 
+    /// Writes the beginning of a file to `to`; `false` when its contents are not here yet.
     fn peek_at(
         &self,
         app: &AppName,
         artifact: Digest,
-        manifest: &Manifest,
-        path: &str,
-        peek: &std::path::Path,
-    ) -> Result<(), ReleaseError> {
-        let Some((executable, size, digest)) = resolve(manifest, path) else { return Ok(()) };
-        let Some(begin) = self.beginning(app, artifact, digest, size)? else { return Ok(()) };
-        let to = peek.join(path);
-        let io = |e| ReleaseError::io("write", &to)(e);
+        (executable, size, digest): (bool, u64, Digest),
+        to: &Path,
+    ) -> Result<bool, ReleaseError> {
+        let Some(begin) = self.beginning(app, artifact, digest, size)? else { return Ok(false) };
+        let io = |e| ReleaseError::io("write", to)(e);
         if let Some(parent) = to.parent() {
             std::fs::create_dir_all(parent).map_err(io)?;
         }
         let mode = if executable { 0o700 } else { 0o600 };
-        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&to);
-        file.and_then(|mut f| f.write_all(&begin)).map_err(io)
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to);
+        file.and_then(|mut f| f.write_all(&begin)).map_err(io)?;
+        Ok(true)
     }
 
     fn beginning(

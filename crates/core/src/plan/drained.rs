@@ -16,20 +16,38 @@ pub fn drained_when(state: &AppState, tag: Tag) -> Vec<Instance> {
     find(state, tag).map(|a| a.instances()).unwrap_or_default()
 }
 
+/// Tells what drains to end, again: a step that should have done it may have failed.
+pub fn plan_drain(state: &AppState, tag: Tag) -> Vec<Action> {
+    let Some(of) = find(state, tag) else { return vec![] };
+    let held = held_units(state, tag);
+    let own = of.sockets().into_iter().filter(|s| !held.contains(&s.unit));
+    let mut actions: Vec<Action> = own.map(|socket| Action::CloseListener { socket }).collect();
+    let instances = of.instances().into_iter();
+    actions.extend(instances.map(|instance| Action::StopInstance { instance, wait: false }));
+    actions
+}
+
+/// Everything else of the app that runs, may run again, or still ends.
+fn others(state: &AppState, tag: Tag) -> Vec<Tag> {
+    let tags = [state.live, state.candidate, state.warm, state.committed];
+    tags.into_iter().flatten().chain(state.draining.iter().copied()).filter(|t| *t != tag).collect()
+}
+
+/// Socket units that others need too: those of Unix sockets are shared.
+fn held_units(state: &AppState, tag: Tag) -> Vec<String> {
+    let others = others(state, tag);
+    others.iter().filter_map(|t| find(state, *t)).flat_map(|a| a.sockets()).map(|s| s.unit).collect()
+}
+
 /// Removes what only this activation needed, and forgets that it drains.
 pub fn plan_drained(state: &AppState, tag: Tag) -> Vec<Action> {
     let done = Action::Record { change: Change::Drained { tag } };
     let Some(of) = find(state, tag) else { return vec![done] };
     let app = state.app.clone();
-    let tags = [state.live, state.candidate, state.warm, state.committed];
-    let rest: Vec<Tag> =
-        tags.into_iter().flatten().chain(state.draining.iter().copied()).filter(|t| *t != tag).collect();
-    let held: Vec<String> = rest
-        .iter()
-        .filter_map(|t| find(state, *t))
-        .flat_map(|a| a.files("", None, &|_| false))
-        .map(|f| f.path)
-        .collect();
+    let rest = others(state, tag);
+    let held = held_units(state, tag);
+    // A shared unit that nobody names any more went to the last one that did.
+    let own = |path: &String| !held.iter().any(|unit| units::path(unit) == *path);
     let mut actions = Vec::new();
     for process in of.processes() {
         for instance in of.proxies_of(&process) {
@@ -40,7 +58,7 @@ pub fn plan_drained(state: &AppState, tag: Tag) -> Vec<Action> {
     actions.extend(members.map(|s| Action::LeaveGroup { socket: s.clone() }));
     let mut paths: Vec<String> = of.files("", None, &|_| false).into_iter().map(|f| f.path).collect();
     paths.extend(of.processes().iter().map(|p| units::nonblocking_drop_in(&app, p, tag)));
-    paths.retain(|p| !held.contains(p));
+    paths.retain(own);
     let last = rest.is_empty();
     if last {
         paths.push(units::slice_file(&app).path);

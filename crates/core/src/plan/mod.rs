@@ -20,7 +20,7 @@ use crate::action::Action;
 use crate::facts::Facts;
 use crate::state::Tag;
 
-pub use drained::{drained_when, plan_drained};
+pub use drained::{drained_when, plan_drain, plan_drained};
 
 /// The whole order of a deployment. Each step belongs to one phase, and phases never go backwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -57,7 +57,7 @@ pub(super) fn plan_start(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     if !facts.state.stopped {
         return Ok(Planned::Nothing { live: new.tag.label });
     }
-    let swap = Swap { facts, new, old: None };
+    let swap = Swap { facts, new, old: None, lingers: false };
     let mut steps = Steps::new();
     swap.open(&mut steps);
     swap.start(&mut steps);
@@ -114,7 +114,7 @@ pub(super) fn plan_restart(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
         let message = format!("{} is stopped", facts.state.app);
         return Err(Box::new(wrong_state(message, "deployd-ctl start starts it")));
     };
-    let swap = Swap { facts, new: of, old: None };
+    let swap = Swap { facts, new: of, old: None, lingers: false };
     let mut steps = Steps::new();
     for process in of.processes() {
         for instance in of.instances_of(&process) {

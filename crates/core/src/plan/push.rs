@@ -114,7 +114,8 @@ pub(super) fn plan_rollback(to: Option<Label>, facts: &Facts) -> Result<Planned,
 fn plan_swap(kind: Kind, release: &Release, tag: Tag, strategy: Strategy, facts: &Facts) -> Plan {
     let new = Activation { tag, release };
     let old = running(facts);
-    let swap = Swap { facts, new, old };
+    let lingers = new.drains_without_limit() && !new.spec().listen.is_empty();
+    let swap = Swap { facts, new, old, lingers };
     let warm = warm(kind, strategy, &new, facts);
     // Without memory for two and with an old release that may never end there is no way back to watch for.
     let no_way_back = warm == Warm::NoMemory && old.is_some_and(|o| o.drains_without_limit());
@@ -192,7 +193,7 @@ fn warm(kind: Kind, strategy: Strategy, new: &Activation<'_>, facts: &Facts) -> 
 fn plan_stage(kind: Kind, swap: &Swap<'_>, steps: &mut Steps) {
     let (new, facts) = (&swap.new, swap.facts);
     // A candidate that may drain without limit outlives its undo: `plan_drained` removes what is its.
-    let lingers = new.drains_without_limit() && !new.spec().listen.is_empty();
+    let lingers = swap.lingers;
     let undo = |actions: Vec<Action>| if lingers { vec![] } else { actions };
     let (app, release) = (&new.spec().app, new.release);
     let user = units::user(app);

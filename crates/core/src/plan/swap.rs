@@ -29,6 +29,8 @@ pub(super) struct Swap<'a> {
     pub(super) new: Activation<'a>,
     /// Who goes, if something runs.
     pub(super) old: Option<Activation<'a>>,
+    /// Whether the candidate may outlive its undo, because it drains without limit.
+    pub(super) lingers: bool,
 }
 
 /// Whether what is taken down may have to come up again.
@@ -70,26 +72,52 @@ impl Swap<'_> {
         Action::AwaitEmptyQueue { socket: socket.clone(), quiet: QUIET, cap: QUIET_CAP }
     }
 
-    /// Opens the candidate's listeners, at 0 % where another release serves.
+    /// Opens the candidate's listeners, at 0 % where another release serves. The first connection to one
+    /// of them starts its process, and that one's `Sockets=` opens the rest: so the right programs stand
+    /// before the first socket does, and one undo takes all of it down.
     pub(super) fn open(&self, steps: &mut Steps) {
+        let stays = self.stay();
+        for stay in &stays {
+            steps.add(Phase::Socket, stay.clone(), vec![]);
+        }
+        let first = steps.steps.len();
         for socket in self.new.sockets() {
             let process = &self.new.spec().listen[&socket.listener].process;
             let nonblocking = self.nonblocking(process).unwrap_or(true);
-            let close = Action::CloseListener { socket: socket.clone() };
-            let leave = Action::LeaveGroup { socket: socket.clone() };
-            let undo = if !socket.is_grouped() {
-                // Shared with the release that serves: closed only when it was not there before.
-                if self.counterpart(&socket).is_some() { vec![] } else { vec![close, leave] }
-            } else if let Some(old) = self.counterpart(&socket) {
-                // The right program stands before the candidate's socket does.
-                let stay = self.steer(&socket, old.tag);
-                steps.add(Phase::Socket, stay.clone(), vec![]);
-                vec![stay.clone(), close, Self::relay(&socket), leave, stay]
-            } else {
-                vec![close, leave]
-            };
-            steps.add(Phase::Socket, Action::OpenListener { socket, nonblocking }, undo);
+            steps.add(Phase::Socket, Action::OpenListener { socket, nonblocking }, vec![]);
         }
+        if let Some(step) = steps.steps.get_mut(first) {
+            step.undo = self.unopen(stays);
+        }
+    }
+
+    /// What keeps the traffic where it is.
+    fn stay(&self) -> Vec<Action> {
+        let sockets = self.new.sockets().into_iter().filter(Socket::is_grouped);
+        sockets.filter_map(|s| Some(self.steer(&s, self.counterpart(&s)?.tag))).collect()
+    }
+
+    fn unopen(&self, stays: Vec<Action>) -> Vec<Action> {
+        // A Unix socket that the release which serves has too was there before.
+        let own = |s: &Socket| s.is_grouped() || self.counterpart(s).is_none();
+        let sockets: Vec<Socket> = self.new.sockets().into_iter().filter(own).collect();
+        let mut undo = stays.clone();
+        undo.extend(sockets.iter().map(|s| Action::CloseListener { socket: s.clone() }));
+        for process in self.new.processes() {
+            let proxies = self.new.proxies_of(&process);
+            if !self.new.sockets_of(&process).is_empty() {
+                let instances = self.new.instances_of(&process);
+                undo.extend(instances.iter().flat_map(|i| self.stop_undo(i, &proxies, &[])));
+            }
+        }
+        for socket in sockets {
+            if socket.is_grouped() && self.counterpart(&socket).is_some() {
+                undo.push(Self::relay(&socket));
+            }
+            undo.push(Action::LeaveGroup { socket });
+        }
+        undo.extend(stays);
+        undo
     }
 
     fn nonblocking(&self, process: &ProcessName) -> Option<bool> {
@@ -131,7 +159,8 @@ impl Swap<'_> {
     /// The sockets first: a connection that arrives between would start the instance again. A candidate
     /// that may drain without limit is only told to end: its verdict does not wait for its last client.
     fn stop_undo(&self, instance: &Instance, proxies: &[Instance], sockets: &[Socket]) -> Vec<Action> {
-        let wait = sockets.is_empty() || !self.new.drains_without_limit();
+        let serves = !self.new.sockets_of(&instance.process).is_empty();
+        let wait = !serves || !self.lingers;
         let mut undo = self.close_own(sockets);
         undo.push(Action::StopInstance { instance: instance.clone(), wait });
         for proxy in proxies.iter().filter(|p| wait && p.number == instance.number) {
@@ -243,6 +272,10 @@ impl Swap<'_> {
         let sockets = self.own_sockets(old, process);
         for socket in &sockets {
             if socket.is_grouped() {
+                if self.is_served_by_new(socket) {
+                    // Again, because a restart of the host in between took the program away.
+                    steps.add(phase, self.steer(socket, self.new.tag), vec![]);
+                }
                 steps.add(phase, Self::await_empty(socket), vec![]);
             }
             steps.add(phase, Action::CloseListener { socket: socket.clone() }, vec![]);

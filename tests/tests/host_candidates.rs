@@ -1,0 +1,179 @@
+//! Candidates that go wrong in every way: the old release serves throughout, and nothing of them stays.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use deployd_tests::image::Suite;
+use deployd_tests::shop::{self, Spec, Traffic};
+use deployd_tests::site::{Called, Site};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+#[test]
+fn bookworm_survives_bad_candidates() -> Result<()> {
+    survives_bad_candidates(Suite::Bookworm)
+}
+
+#[test]
+fn trixie_survives_bad_candidates() -> Result<()> {
+    survives_bad_candidates(Suite::Trixie)
+}
+
+#[test]
+fn bookworm_survives_a_bad_release_with_traffic() -> Result<()> {
+    survives_a_bad_release_with_traffic(Suite::Bookworm)
+}
+
+#[test]
+fn trixie_survives_a_bad_release_with_traffic() -> Result<()> {
+    survives_a_bad_release_with_traffic(Suite::Trixie)
+}
+
+/// A spec whose candidates are given up soon.
+fn hasty() -> Spec {
+    Spec::shop().key("deploy", "wait_timeout", "4s").key("deploy", "drain_timeout", "2s")
+}
+
+/// Those that are found out before they have any public traffic.
+fn cases() -> Vec<(&'static str, Spec)> {
+    // A second check that never passes keeps a candidate on trial for as long as it lives.
+    let on_trial = || {
+        Spec::shop()
+            .key("checks.deep", "path", "/health/deep")
+            .key("checks.deep", "interval", "200ms")
+            .env("FAIL_HEALTH", "deep")
+    };
+    vec![
+        ("is never ready", hasty().env("NEVER_READY", "1")),
+        ("crashes after 2 s", on_trial().env("CRASH_AFTER_MS", "2000")),
+        ("fails its check", hasty().env("FAIL_HEALTH", "1")),
+        ("ignores SIGTERM", hasty().env("FAIL_HEALTH", "1").env("IGNORE_TERM", "1")),
+        ("shuts its listener down", hasty().env("SHUTDOWN_LISTENER", "0")),
+        ("shuts its listener down later", on_trial().env("SHUTDOWN_LISTENER", "300")),
+        ("forks", hasty().env("FORK", "1")),
+    ]
+}
+
+fn boot(suite: Suite) -> Result<(Site, String)> {
+    let site = Site::boot(suite, "web1")?;
+    let dir = site.artifact("app")?;
+    let spec = site.spec("v1", &Spec::shop().text())?;
+    site.deploy(&dir, &spec)?;
+    Ok((site, dir))
+}
+
+fn survives_bad_candidates(suite: Suite) -> Result<()> {
+    let (site, dir) = boot(suite)?;
+    for ((what, spec), number) in cases().into_iter().zip(2..) {
+        let label = format!("v{number}");
+        undoes(&site, &dir, &label, &spec).with_context(|| format!("{label} {what}"))?;
+    }
+    refuses_what_was_bad(&site, &dir)?;
+    serves_though_it_crashes_meanwhile(&site, &dir)?;
+    site.host.finish()
+}
+
+fn undoes(site: &Site, dir: &str, label: &str, spec: &Spec) -> Result<()> {
+    let traffic = Traffic::on(&site.host, &["v1"])?;
+    let path = site.spec(label, &spec.text())?;
+    let called = site.push(dir, &path)?.expect(4)?;
+    traffic.flows()?;
+    traffic.end_unharmed()?;
+    explains_itself(&called, label)?;
+    ensure!(site.verdict("shop")?.as_deref() == Some("rolled-back"));
+    ensure!(site.live("shop")? == "v1");
+    shop::require_no_traces(&site.host, "shop", label)?;
+    let users = site.host.ok("getent passwd | grep -c ^dpl-")?;
+    ensure!(users == "1", "{users} users of apps");
+    shop::require_settled(site, LIMIT)
+}
+
+/// What failed, where, what it said last, what to do: each on a line of its own.
+fn explains_itself(called: &Called, label: &str) -> Result<()> {
+    let has = |start: &str| called.stderr.lines().any(|line| line.trim_start().starts_with(start));
+    for start in ["error ", "where ", "log ", "next "] {
+        ensure!(has(start), "no line begins with {start:?}:\n{}", called.stderr);
+    }
+    // A failed start says what in its first line.
+    ensure!(has("what ") || has("error start_failed"), "nothing says what happened:\n{}", called.stderr);
+    ensure!(called.stderr.contains(label), "{label} is not named:\n{}", called.stderr);
+    Ok(())
+}
+
+/// The same release again is refused, until a person allows it.
+fn refuses_what_was_bad(site: &Site, dir: &str) -> Result<()> {
+    let again = || site.push(dir, "/srv/v4.toml");
+    let called = again()?.expect(3)?;
+    ensure!(
+        called.stderr.contains("release_bad") && called.stderr.contains("releases clear v4"),
+        "{called:?}"
+    );
+    site.ctl("releases clear v4 -a shop")?.expect(0)?;
+    again()?.expect(4)?;
+    again()?.expect(3)?;
+    shop::require_settled(site, LIMIT)
+}
+
+/// The stable release crashes while the candidate starts: PID 1 brings it back, and the deploy goes on.
+fn serves_though_it_crashes_meanwhile(site: &Site, dir: &str) -> Result<()> {
+    let spec = Spec::shop().env("START_MS", "3000");
+    let label = next_label(site)?;
+    let traffic = Traffic::on(&site.host, &["v1", &label])?;
+    let mut pushing = shop::push(site, dir, "late", &spec)?;
+    shop::wait_active(&site.host, &format!("deployd-shop-web-{label}@1.service"), LIMIT)?;
+    let stable = "deployd-shop-web-v1@1.service";
+    let pid = shop::main_pid(&site.host, stable)?;
+    site.host.ok(&format!("kill -9 {pid}"))?;
+    deployd_tests::wait::until(LIMIT, "the stable release again", || {
+        match shop::main_pid(&site.host, stable) {
+            Ok(now) if now != 0 && now != pid => Ok(()),
+            Ok(now) => Err(format!("pid {now}")),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    })?;
+    ensure!(!pushing.has_ended()?, "too late: the push had ended");
+    pushing.called()?.expect(0)?;
+    traffic.wait_for(&label, LIMIT)?;
+    traffic.end_after_kills(1)?;
+    ensure!(site.live("shop")? == label);
+    shop::require_settled(site, LIMIT)
+}
+
+/// The label that the next push gets.
+fn next_label(site: &Site) -> Result<String> {
+    let rows = site.ctl("releases -a shop -o json")?.expect(0)?;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&rows.stdout)?;
+    let numbers = rows.iter().filter_map(|row| row["label"].as_str()?.strip_prefix('v')?.parse::<u32>().ok());
+    Ok(format!("v{}", numbers.max().unwrap_or(0) + 1))
+}
+
+/// Found out only with public traffic: what is in its hands at that moment is lost, and nothing else.
+fn survives_a_bad_release_with_traffic(suite: Suite) -> Result<()> {
+    let (site, dir) = boot(suite)?;
+    let crashes = Spec::shop().env("CRASH_AFTER_MS", "2000").key("deploy", "min_healthy", "10s");
+    let path = site.spec("v2", &crashes.text())?;
+    let traffic = Traffic::on(&site.host, &["v1", "v2"])?;
+    let called = site.push(&dir, &path)?.expect(4)?;
+    explains_itself(&called, "v2")?;
+    ensure!(traffic.0.ok_of("shop v2") > 0, "it never had traffic");
+    ensure!(site.live("shop")? == "v1");
+    // It may crash once more before the traffic is taken from it.
+    traffic.end_after_kills(2)?;
+    shop::require_no_traces(&site.host, "shop", "v2")?;
+    shop::require_settled(&site, LIMIT)?;
+
+    // One that ignores SIGTERM serves well, and when it is replaced the end of drain_timeout cuts what it keeps.
+    let stubborn = hasty().env("IGNORE_TERM", "1");
+    let path = site.spec("v3", &stubborn.text())?;
+    site.deploy(&dir, &path)?;
+    let traffic = Traffic::on(&site.host, &["v3", "v4"])?;
+    let path = site.spec("v4", &Spec::shop().env("BUILD", "v4").text())?;
+    site.deploy(&dir, &path)?;
+    traffic.wait_for("v4", LIMIT)?;
+    site.wait_until_drained("shop", LIMIT)?;
+    traffic.flows()?;
+    traffic.end_after_kills(1)?;
+    ensure!(shop::main_pid(&site.host, "deployd-shop-web-v3@1.service")? == 0, "v3 is still there");
+    shop::require_settled(&site, LIMIT)?;
+    site.host.finish()
+}

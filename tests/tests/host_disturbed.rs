@@ -1,0 +1,146 @@
+//! A deploy while the host is busy with itself: the bus, PID 1, the agent and its package restart; then the host does.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use deployd_tests::deb;
+use deployd_tests::image::Suite;
+use deployd_tests::shop::{self, Calling, Spec, Traffic};
+use deployd_tests::site::Site;
+use deployd_tests::wait;
+
+/// Long enough that the disturbance surely falls into it.
+const START_MS: &str = "1500";
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[test]
+fn bookworm_deploys_though_disturbed() -> Result<()> {
+    deploys_though_disturbed(Suite::Bookworm)
+}
+
+#[test]
+fn trixie_deploys_though_disturbed() -> Result<()> {
+    deploys_though_disturbed(Suite::Trixie)
+}
+
+#[test]
+fn bookworm_undoes_what_a_reboot_interrupts() -> Result<()> {
+    undoes_what_a_reboot_interrupts(Suite::Bookworm)
+}
+
+#[test]
+fn trixie_undoes_what_a_reboot_interrupts() -> Result<()> {
+    undoes_what_a_reboot_interrupts(Suite::Trixie)
+}
+
+fn first(suite: Suite) -> Result<Site> {
+    let site = Site::boot(suite, "web1")?;
+    let dir = site.artifact("v1")?;
+    let spec = site.spec("v1", &Spec::shop().text())?;
+    site.deploy(&dir, &spec)?;
+    Ok(site)
+}
+
+/// Pushes a release that takes its time to start, and returns when it does.
+fn push_slowly(site: &Site, label: &str) -> Result<Calling> {
+    let dir = site.artifact(label)?;
+    let spec = Spec::shop().env("START_MS", START_MS).env("BUILD", label);
+    let pushing = shop::push(site, &dir, label, &spec)?;
+    shop::wait_active(&site.host, &format!("deployd-shop-web-{label}@1.service"), LIMIT)?;
+    Ok(pushing)
+}
+
+/// Each disturbance twice in one deploy: while the candidate starts, and as soon as it serves.
+fn deploys_though_disturbed(suite: Suite) -> Result<()> {
+    let site = first(suite)?;
+    let packages = deb::packages()?;
+    let upgrade = "dpkg -i /var/tmp/deployd*.deb";
+    site.host.ok("ls /var/tmp/deployd*.deb").with_context(|| format!("{packages:?} are not there"))?;
+    let disturbances = [
+        "systemctl restart dbus.service",
+        "systemctl daemon-reexec",
+        "systemctl daemon-reload",
+        "systemctl restart deployd.service",
+        upgrade,
+    ];
+    for (line, number) in disturbances.into_iter().zip(2..) {
+        let (old, new) = (format!("v{}", number - 1), format!("v{number}"));
+        deploys_though(&site, line, &old, &new)
+            .with_context(|| format!("`{line}` while {new} replaces {old}"))?;
+    }
+    site.host.finish()
+}
+
+fn deploys_though(site: &Site, line: &str, old: &str, new: &str) -> Result<()> {
+    let traffic = Traffic::on(&site.host, &[old, new])?;
+    let mut pushing = push_slowly(site, new)?;
+    site.host.ok(line)?;
+    ensure!(!pushing.has_ended()?, "too late: the push had ended");
+    traffic.wait_for(new, LIMIT)?;
+    site.host.ok(line)?;
+    pushing.called()?.expect(0)?;
+    site.wait_for_agent()?;
+    ensure!(site.wait_for_verdict("shop", LIMIT)? == "committed");
+    traffic.flows()?;
+    traffic.end_unharmed()?;
+    ensure!(site.live("shop")? == new);
+    shop::require_settled(site, LIMIT)?;
+    let left = shop::traces(&site.host, "shop", old)?;
+    ensure!(left.len() <= 1 && left.iter().all(|l| l.contains("/releases/")), "left of {old}: {left:#?}");
+    Ok(())
+}
+
+/// What was committed boots; the deployment ends as rolled back, because of the reboot.
+fn undoes_what_a_reboot_interrupts(suite: Suite) -> Result<()> {
+    let mut site = first(suite)?;
+    for (number, how) in (2..).zip([How::Reboot, How::Crash]) {
+        let label = format!("v{number}");
+        let mut pushing = push_slowly(&site, &label)?;
+        ensure!(!pushing.has_ended()?, "too late: the push had ended");
+        match how {
+            How::Reboot => site.host.reboot()?,
+            How::Crash => {
+                site.host.crash()?;
+                site.host.start()?;
+            }
+        }
+        drop(pushing.called()?);
+        shop::wait_served(&site.host, "v1", LIMIT)?;
+        site.wait_for_agent()?;
+        ensure!(site.wait_for_verdict("shop", LIMIT)? == "rolled-back", "{how:?}");
+        require_reason(&site, "rebooted")?;
+        ensure!(site.live("shop")? == "v1");
+        shop::require_no_traces(&site.host, "shop", &label)?;
+        shop::require_settled(&site, LIMIT)?;
+    }
+    // The same release is no worse for it.
+    let (dir, spec) = ("/srv/v3", "/srv/v3.toml");
+    site.deploy(dir, spec)?;
+    shop::wait_served(&site.host, &site.live("shop")?, LIMIT)?;
+    // What is committed boots, whatever the agent still had to do.
+    let live = site.live("shop")?;
+    site.host.crash()?;
+    site.host.start()?;
+    shop::wait_served(&site.host, &live, LIMIT)?;
+    site.wait_for_agent()?;
+    shop::require_settled(&site, LIMIT)?;
+    site.host.finish()
+}
+
+/// How the host goes down.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Reboot,
+    Crash,
+}
+
+/// `status` says why the last deployment was undone.
+fn require_reason(site: &Site, code: &str) -> Result<()> {
+    wait::until(LIMIT, &format!("the reason {code}"), || {
+        let status = site.status("shop").map_err(|e| format!("{e:#}"))?;
+        match status["last_failure"]["failure"]["code"].as_str() {
+            Some(found) if found == code => Ok(()),
+            _ => Err(status["last_failure"].to_string()),
+        }
+    })
+}

@@ -1,0 +1,120 @@
+//! Long-lived connections over a swap: they are counted truly, end within `drain_timeout`, or live on without one.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use deployd_tests::image::Suite;
+use deployd_tests::shop::{self, Spec, Traffic};
+use deployd_tests::site::Site;
+use deployd_tests::wait;
+use deployd_tests::websocket::WebSockets;
+
+/// How many are held over the first swap.
+const HELD: usize = 200;
+/// The limit of the first release.
+const DRAIN: Duration = Duration::from_secs(15);
+/// For what should happen at once.
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn bookworm_drains_websockets() -> Result<()> {
+    drains_websockets(Suite::Bookworm)
+}
+
+#[test]
+fn trixie_drains_websockets() -> Result<()> {
+    drains_websockets(Suite::Trixie)
+}
+
+fn drains_websockets(suite: Suite) -> Result<()> {
+    let site = Site::boot(suite, "web1")?;
+    let dir = site.artifact("app")?;
+    let limited = Spec::shop().key("deploy", "drain_timeout", &format!("{}s", DRAIN.as_secs()));
+    let unlimited =
+        |build: &str| Spec::shop().key("deploy", "drain_timeout", "unlimited").env("BUILD", build);
+    deploy(&site, &dir, "v1", &limited)?;
+    ends_within_the_limit(&site, &dir, &unlimited("v2"))?;
+    lives_on_without_a_limit(&site, &dir, &unlimited)?;
+    site.host.finish()
+}
+
+fn deploy(site: &Site, dir: &str, label: &str, spec: &Spec) -> Result<()> {
+    let path = site.spec(label, &spec.text())?;
+    site.deploy(dir, &path)?;
+    ensure!(site.live("shop")? == label);
+    Ok(())
+}
+
+/// v2 replaces v1, which has 200 clients.
+fn ends_within_the_limit(site: &Site, dir: &str, next: &Spec) -> Result<()> {
+    let mut held = WebSockets::open(&site.host, HELD)?;
+    equals(site, "v1", "live", &mut held)?;
+    let traffic = Traffic::on(&site.host, &["v1", "v2"])?;
+    deploy(site, dir, "v2", next)?;
+    let told = Instant::now();
+    let mut counts = Vec::new();
+    // A part of the time that they have, so that many are left for its end.
+    while told.elapsed() < DRAIN / 2 {
+        equals(site, "v1", "draining", &mut held)?;
+        let open = held.count();
+        counts.push(open);
+        ensure!(open > HELD / 4, "{} of them are gone before the limit", HELD - open);
+        held.close(if open > HELD / 2 { 7 } else { 0 })?;
+    }
+    ensure!(counts.len() >= 5 && counts[0] == HELD, "{counts:?}");
+    traffic.end_unharmed()?;
+    // The limit began before the push had ended; some time for a busy machine.
+    wait::until(DRAIN + SOON, "the end of all", || match held.count() {
+        0 => Ok(()),
+        left => Err(format!("{left} are open")),
+    })?;
+    is_gone(site, "v1")?;
+    shop::require_settled(site, SOON)
+}
+
+/// v2 has no limit: its clients stay over two more releases and a restart of the agent.
+fn lives_on_without_a_limit(site: &Site, dir: &str, spec: &dyn Fn(&str) -> Spec) -> Result<()> {
+    let mut held = WebSockets::open(&site.host, 20)?;
+    deploy(site, dir, "v3", &spec("v3"))?;
+    let told = Instant::now();
+    equals(site, "v2", "draining", &mut held)?;
+    let traffic = Traffic::on(&site.host, &["v3", "v4"])?;
+    deploy(site, dir, "v4", &spec("v4"))?;
+    traffic.end_unharmed()?;
+    site.host.ok("systemctl restart deployd.service")?;
+    site.wait_for_agent()?;
+    wait::until(DRAIN * 2, "more time than the limit of others", || {
+        let open = held.count();
+        if open == 20 && told.elapsed() <= DRAIN { Err(format!("{open} open")) } else { Ok(()) }
+    })?;
+    ensure!(held.count() == 20, "{} of 20 live on", held.count());
+    equals(site, "v2", "draining", &mut held)?;
+    // What drained meanwhile is gone already.
+    is_gone(site, "v3")?;
+    held.close(19)?;
+    equals(site, "v2", "draining", &mut held)?;
+    held.close(1)?;
+    is_gone(site, "v2")?;
+    shop::require_settled(site, SOON)
+}
+
+/// Waits until `status` counts as many connections of a release as the test does.
+fn equals(site: &Site, label: &str, role: &str, held: &mut WebSockets) -> Result<()> {
+    wait::until(SOON, &format!("the true number of connections of {label}"), || {
+        let status = site.status("shop").map_err(|e| format!("{e:#}"))?;
+        let rows = status["processes"].as_array().cloned().unwrap_or_default();
+        let row = rows.iter().find(|row| row["label"] == label && row["role"] == role);
+        let said = row.and_then(|row| row["connections"].as_u64());
+        let own = held.count();
+        if said == Some(own as u64) { Ok(()) } else { Err(format!("{own} are open, status: {row:?}")) }
+    })
+}
+
+/// Nothing of a release runs, and of its files only the tree is left, for rollback.
+fn is_gone(site: &Site, label: &str) -> Result<()> {
+    wait::until(SOON, &format!("the end of {label}"), || {
+        let left = shop::traces(&site.host, "shop", label).map_err(|e| format!("{e:#}"))?;
+        let units: Vec<&String> = left.iter().filter(|line| !line.contains("/releases/")).collect();
+        if units.is_empty() { Ok(()) } else { Err(format!("{units:?}")) }
+    })
+}
