@@ -12,6 +12,7 @@
 //! | [`tun`] | a relay that adds round-trip time between two namespaces |
 //! | [`package`] | release binaries and the two .debs |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
+//! | [`control`] | the same fixture replaced without deployd: what must lose |
 //! | [`programs`] | other programs to deploy: Node, Python, a `mix release` |
 //! | [`ask`] | single requests, and who answered them |
 //! | [`serving`] | whether every instance serves |
@@ -23,6 +24,7 @@
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
 
 pub mod ask;
+pub mod control;
 pub mod deb;
 pub mod effort;
 pub mod image;
