@@ -138,6 +138,11 @@ impl<H: Port + Observer> Supervisor<H> {
         let state = slot.state.lock().await.clone();
         let facts = self.host.facts(&request, state).await?;
         let plan = match plan::plan(&request, &facts).map_err(|e| *e)? {
+            Planned::Plan(_) if facts.artifact.as_ref().is_some_and(|a| !a.complete) => {
+                let message = format!("files of this artifact of {app} have not arrived");
+                let hint = "push again: it goes on where it stopped";
+                return Err(ErrorBody::new(ErrorCode::UploadIncomplete, message, hint));
+            }
             Planned::Plan(plan) => *plan,
             Planned::Nothing { live } => return Ok(view::nothing(app, id, &request, live, origin)),
         };

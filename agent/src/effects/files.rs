@@ -1,5 +1,6 @@
 //! Users, trees, folders, unit files.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
@@ -83,7 +84,14 @@ fn release_failed(e: &ReleaseError) -> ErrorBody {
 
 impl RealHost {
     pub(super) async fn ensure_user(&self, app: &AppName, uid: u32) -> Result<Done, ErrorBody> {
-        users::ensure(&self.systemd, app, uid).await.map_err(|e| step_failed(&e))?;
+        let user = users::ensure(&self.systemd, app, uid).await.map_err(|e| step_failed(&e))?;
+        // The app reads its releases, nobody else: a BEAM release has its cookie in there.
+        let folder = self.apps_dir().join(app.as_str());
+        std::fs::create_dir_all(&folder).map_err(|e| io_failed("make", &folder, &e))?;
+        let mode = std::fs::Permissions::from_mode(0o750);
+        std::os::unix::fs::chown(&folder, Some(0), Some(user.gid))
+            .and_then(|()| std::fs::set_permissions(&folder, mode))
+            .map_err(|e| io_failed("give the app's user", &folder, &e))?;
         Ok(Done::default())
     }
 

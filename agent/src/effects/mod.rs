@@ -110,6 +110,11 @@ impl Port for RealHost {
     }
 }
 
+/// Where the output of a transient unit goes until it is read back.
+fn output_of(unit: &str) -> PathBuf {
+    PathBuf::from("/run/deployd").join(unit).with_extension("out")
+}
+
 impl RealHost {
     /// The folder of trees, as a path.
     fn apps_dir(&self) -> PathBuf {

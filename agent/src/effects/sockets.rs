@@ -225,12 +225,13 @@ impl RealHost {
             env: Vec::new(),
             properties: Vec::new(),
             stdin: None,
-            output: None,
+            output: Some(super::output_of(unit)),
             timeout: Duration::from(cap) + Duration::from_secs(15),
         };
         self.lender.offer(&socket.unit, listener);
         let ran = self.systemd.run_transient(unit, &spec).await;
         self.lender.withdraw(&socket.unit);
+        drop(std::fs::remove_file(super::output_of(unit)));
         match ran {
             Ok(outcome) => Ok(Done::note(outcome.output.trim().to_owned())),
             // Nothing is lost that was served before; the kernel's migration is the second net.

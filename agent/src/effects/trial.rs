@@ -218,17 +218,19 @@ impl RealHost {
             Property::new("PrivateTmp", PropertyValue::Flag(true)),
         ];
         let words = command.to_vec();
+        let unit = format!("deployd-check-{}-{name}-{}.service", trial.user, trial.tag);
         let spec = TransientSpec {
             words,
             user: Some(trial.user.clone()),
             env,
             properties,
             stdin: None,
-            output: None,
+            output: Some(super::output_of(&unit)),
             timeout: limit,
         };
-        let unit = format!("deployd-check-{}-{name}-{}.service", trial.user, trial.tag);
-        let outcome = self.systemd.run_transient(&unit, &spec).await.map_err(|e| step_failed(&e))?;
+        let ran = self.systemd.run_transient(&unit, &spec).await;
+        drop(std::fs::remove_file(super::output_of(&unit)));
+        let outcome = ran.map_err(|e| step_failed(&e))?;
         let said = || outcome.output.lines().last().map(|l| format!(": {l}")).unwrap_or_default();
         Ok(match outcome.ended {
             Ended::Exited(0) => Sample::Pass,
