@@ -100,12 +100,14 @@ pub(super) fn refuse_addresses(spec: &Spec, strategy: Strategy, facts: &Facts) -
 /// Whether two different addresses have clients in common.
 fn overlaps(a: &Address, b: &Address) -> bool {
     let same_port = a.port().is_some() && a.port() == b.port();
-    same_port && a != b && match (a, b) {
-        (Address::Ip { ip: a, .. }, Address::Ip { ip: b, .. }) => {
-            a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())
+    same_port
+        && a != b
+        && match (a, b) {
+            (Address::Ip { ip: a, .. }, Address::Ip { ip: b, .. }) => {
+                a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())
+            }
+            _ => true,
         }
-        _ => true,
-    }
 }
 
 fn refuse_programs(spec: &Spec, artifact: &ArtifactFacts) -> Refusal {

@@ -305,8 +305,7 @@ impl Swap<'_> {
     /// that PID 1 gave up, so they end, and begin anew with new ones; the traffic is not theirs meanwhile.
     fn revive(&self, old: Activation<'_>) -> Vec<Action> {
         let processes = old.processes();
-        let served: Vec<&ProcessName> =
-            processes.iter().filter(|p| !old.sockets_of(p).is_empty()).collect();
+        let served: Vec<&ProcessName> = processes.iter().filter(|p| !old.sockets_of(p).is_empty()).collect();
         let sockets = |p: &&ProcessName| self.own_sockets(old, p);
         let own: Vec<Socket> = served.iter().flat_map(sockets).collect();
         let instances = |p: &&ProcessName| old.instances_of(p).into_iter().chain(old.proxies_of(p));

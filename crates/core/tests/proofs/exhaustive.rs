@@ -13,7 +13,9 @@ use crate::sim::{Host, Summary};
 type Known = (Option<Tag>, Option<Tag>, Option<deployd_api::ids::Label>, Option<Tag>, bool, Vec<String>);
 
 fn known(state: &AppState) -> Known {
-    let groups = state.groups.values().flatten().map(|s| s.unit.clone()).collect();
+    // While it is stopped nothing is in a group, whatever was recorded of one.
+    let members = state.groups.values().flatten().filter(|_| !state.stopped);
+    let groups = members.map(|s| s.unit.clone()).collect();
     assert_eq!(state.candidate, None);
     assert_eq!(state.draining, []);
     (state.live, state.committed, state.previous, state.warm, state.stopped, groups)

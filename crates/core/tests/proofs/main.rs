@@ -4,5 +4,6 @@
 mod driver;
 mod exhaustive;
 mod properties;
+mod scenarios;
 mod shapes;
 mod sim;

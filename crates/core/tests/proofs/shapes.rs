@@ -150,9 +150,10 @@ pub fn push(spec: &str, build: u32) -> Ask {
     Ask::Push { spec: spec.to_owned(), build, memory: PLENTY }
 }
 
-/// Memory for one, not for two with a margin.
+/// Memory for the new release, without the margin that keeping the old one beside it takes.
 pub fn tight(spec: &str, build: u32) -> Ask {
-    Ask::Push { spec: spec.to_owned(), build, memory: 210 << 20 }
+    let instances = if spec.contains("instances = 2") { 2 } else { 1 };
+    Ask::Push { spec: spec.to_owned(), build, memory: (instances * 105) << 20 }
 }
 
 /// All of them.
@@ -215,13 +216,18 @@ fn changes(add: &mut impl FnMut(String, Vec<Ask>, Ask, Serving)) {
     let web = [WEB, HTTP, CHECK].concat();
     let api = web.replace("processes.web", "processes.api").replace("\"web\"\n", "\"api\"\n");
     let pairs: Vec<(&str, String, String)> = vec![
-        ("listener renamed", [WEB, HTTP].concat(), [WEB, &HTTP.replace("listen.http", "listen.main")].concat()),
+        (
+            "listener renamed",
+            [WEB, HTTP].concat(),
+            [WEB, &HTTP.replace("listen.http", "listen.main")].concat(),
+        ),
         ("listener re-addressed", [WEB, HTTP].concat(), [WEB, &HTTP.replace("8080", "8081")].concat()),
         ("listener added", web.clone(), [&web, ADMIN].concat()),
         ("listener removed", [&web, ADMIN].concat(), web.clone()),
         ("listener swap", [WEB, HTTP, ADMIN].concat(), {
             let swapped = [HTTP, ADMIN].concat().replace("listen.http", "listen.x");
-            [WEB, &swapped.replace("listen.admin", "listen.http").replace("listen.x", "listen.admin")].concat()
+            [WEB, &swapped.replace("listen.admin", "listen.http").replace("listen.x", "listen.admin")]
+                .concat()
         }),
         ("process renamed", web.clone(), api),
         ("worker added", web.clone(), [&web, JOB].concat()),

@@ -268,7 +268,9 @@ impl Host {
                 self.reap();
             }
             Action::CloseListener { socket } => {
-                self.pid1.remove(&socket.unit);
+                if let Some(id) = self.pid1.remove(&socket.unit) {
+                    self.agent.entry(socket.unit.clone()).or_insert(id);
+                }
                 self.reap();
             }
             Action::LeaveGroup { socket } => return Ok(self.leave_group(socket)),
@@ -301,10 +303,11 @@ impl Host {
                 self.files.insert(target.path.clone(), target.content.clone());
             }
             Action::Sweep { trees, .. } => self.trees.retain(|t| !trees.contains(t)),
-            Action::Record { .. }
-            | Action::AwaitEmptyQueue { .. }
-            | Action::Relay { .. }
-            | Action::ForgetApp { .. } => {}
+            Action::ForgetApp { .. } => {
+                self.agent.clear();
+                self.reap();
+            }
+            Action::Record { .. } | Action::AwaitEmptyQueue { .. } | Action::Relay { .. } => {}
         }
         Ok(vec![])
     }
