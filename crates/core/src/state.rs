@@ -355,7 +355,9 @@ impl AppState {
 
     fn forget_members(&mut self, gone: impl Fn(&Socket) -> bool) {
         let left: Vec<Socket> = self.groups.values().flatten().filter(|s| gone(s)).cloned().collect();
-        left.iter().for_each(|s| self.leave(s));
+        for socket in &left {
+            self.leave(socket);
+        }
     }
 
     /// PID 1 made the groups anew, each with the one member that boots.

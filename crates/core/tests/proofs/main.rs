@@ -1,5 +1,5 @@
 //! Proofs about plans: every plan is carried out on a model of a host, with a fault at every point.
-#![expect(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail by panic")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test's helpers fail by panic")]
 
 mod driver;
 mod exhaustive;
