@@ -8,12 +8,12 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use deployd_tests::deb;
 use deployd_tests::image::{Image, Suite};
 use deployd_tests::load::{Load, Options, Window, monotonic_ns};
 use deployd_tests::machine::{self as hosts, Host};
 use deployd_tests::site::{Called, Site, fixture};
 use deployd_tests::timeline::Timeline;
-use deployd_tests::{deb, package};
 
 use crate::demo_report::Outcome;
 use crate::machine;
@@ -82,7 +82,7 @@ fn prepare() -> Result<Site> {
     let begun = Instant::now();
     machine::ensure_programs()?;
     eprintln!("(building; the first time takes some minutes)");
-    let packages = package::build_packages()?;
+    let packages = deb::packages()?;
     fixture()?;
     let mut names = Vec::new();
     for file in [&packages.agent, &packages.ctl] {

@@ -28,7 +28,13 @@ pub struct Image {
 impl Image {
     /// Finds the root of `suite` in the cache or makes it (about 80 seconds). Several processes may ask at once.
     pub fn ensure(suite: Suite) -> Result<Self> {
-        let recipe = recipe::Recipe::of(suite);
+        Self::ensure_with(suite, &[])
+    }
+
+    /// The same with more Debian packages: a root of its own, for benchmarks that compare with other programs.
+    pub fn ensure_with(suite: Suite, packages: &[&'static str]) -> Result<Self> {
+        let mut recipe = recipe::Recipe::of(suite);
+        recipe.packages.extend(packages);
         let root = cache_dir().join("roots").join(format!("{}-{}", suite.name(), recipe.hash()));
         if !root.is_dir() {
             make::make(&recipe, &root)?;

@@ -1,0 +1,180 @@
+//! `bench swap`: what clients lose and wait for while a release replaces another, in three regimes, against four
+//! other ways to do it and against a control that only starts the same process.
+//!
+//! In each round every way has load of its own, one after the other, so that a slow minute hits all alike.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use deployd_tests::load::{Recording, Window, monotonic_ns};
+use deployd_tests::site::fixture;
+use serde_json::{Map, Value, json};
+
+use super::Size;
+use super::peers::{Peers, Way};
+use super::rig::{App, Field, PORT, Regime, largest, median, ms};
+
+/// The regimes of the swap suite.
+const REGIMES: [Regime; 3] = [
+    Regime { name: "fast", work_us: 0, clients: 64, far: false },
+    Regime { name: "busy", work_us: 300, clients: 128, far: false },
+    Regime { name: "rtt", work_us: 0, clients: 128, far: true },
+];
+/// No waits of its own: what is measured is the swap.
+const DEPLOY: &str = "min_healthy = \"0s\"\nmonitor = \"0s\"";
+/// The process that the control starts beside the app: the fixture as the app's unit runs it, on a port of its own.
+const TWIN: &str = "[Service]\nType=notify\nUser=nobody\nEnvironment=ADDRESS=127.0.0.1:9100\n\
+                    ExecStart=/srv/twin/app web\n";
+
+/// What one regime adds up to.
+#[derive(Default)]
+struct Sum {
+    swaps: usize,
+    requests: u64,
+    failed: u64,
+    retried: u64,
+    steady_p99: Vec<f64>,
+    swap_p99: Vec<f64>,
+    swap_p999: Vec<f64>,
+    control_p999: Vec<f64>,
+    to_full: Vec<f64>,
+    peers: Vec<(Way, u64)>,
+}
+
+pub(super) fn run(size: Size) -> Result<Value> {
+    let field = Field::prepare()?;
+    field.ours.host.write_file("/srv/twin/app", std::fs::read(fixture()?)?, 0o755)?;
+    field.ours.host.write_file("/etc/systemd/system/twin.service", TWIN, 0o644)?;
+    field.ours.host.ok("systemctl daemon-reload")?;
+    let (rounds, swaps) = size.pick((2, 2), (20, 5));
+    let mut regimes = Map::new();
+    let (mut all, mut number) = (0, 0);
+    for regime in &REGIMES {
+        let begun = Instant::now();
+        let app = App { name: "shop", port: PORT, work_us: regime.work_us, deploy: DEPLOY };
+        number += 1;
+        app.push(&field.ours, number)?;
+        let mut peers = Peers::start(&field.peers, regime.work_us, field.proxies)?;
+        let mut sum = Sum::default();
+        for _ in 0..rounds {
+            let window = ours(&field, regime, &app, &mut number, swaps, &mut sum)?;
+            control(&field, regime, window, swaps, &mut sum)?;
+            for way in Way::ALL.into_iter().filter(|way| field.proxies || !way.is_proxy()) {
+                let (recording, ()) = field.load(&field.peers, way.port(), regime, |load| {
+                    for _ in 0..swaps {
+                        peers.replace(way)?;
+                        load.wait_flowing(300, Duration::from_secs(30))?;
+                    }
+                    Ok(())
+                })?;
+                sum.peers.push((way, recording.report(&[]).total.failed));
+            }
+        }
+        all += sum.swaps;
+        regimes.insert(regime.name.to_owned(), sum.verified(regime)?);
+        eprintln!(
+            "{:<6} {} swaps, {} failed, {:.0} s",
+            regime.name,
+            sum.swaps,
+            sum.failed,
+            begun.elapsed().as_secs_f64()
+        );
+    }
+    let systemd = field.systemd()?;
+    field.finish()?;
+    Ok(json!({ "swaps": all, "regimes": regimes, "runs": rounds, "systemd": systemd }))
+}
+
+/// Swaps by deployd. Returns how long one took, for the control.
+fn ours(
+    field: &Field,
+    regime: &Regime,
+    app: &App,
+    number: &mut usize,
+    swaps: usize,
+    sum: &mut Sum,
+) -> Result<Duration> {
+    let mut windows = Vec::new();
+    let (recording, ()) = field.load(&field.ours.host, PORT, regime, |load| {
+        for _ in 0..swaps {
+            *number += 1;
+            let (line, active) = field.swap(app, *number)?;
+            sum.to_full.extend(line.healthy_to_full_ms());
+            windows.extend(active);
+            load.wait_flowing(300, Duration::from_secs(30))?;
+        }
+        // Time to compare with.
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(())
+    })?;
+    let report = recording.report(&windows);
+    sum.swaps += swaps;
+    sum.requests += report.total.requests;
+    sum.failed += report.total.failed;
+    sum.retried += report.total.retried;
+    sum.steady_p99.push(ms(report.outside.latency.p99_us));
+    sum.swap_p99.push(ms(report.inside.latency.p99_us));
+    sum.swap_p999.push(ms(report.inside.latency.p999_us));
+    let total: u64 = windows.iter().map(|window| window.end_ns - window.start_ns).sum();
+    Ok(Duration::from_nanos(total / swaps as u64))
+}
+
+/// The same process starts and ends beside the app at the same moments; no traffic moves.
+fn control(field: &Field, regime: &Regime, window: Duration, swaps: usize, sum: &mut Sum) -> Result<()> {
+    let host = &field.ours.host;
+    let mut windows = Vec::new();
+    let (recording, ()): (Recording, ()) = field.load(host, PORT, regime, |load| {
+        for _ in 0..swaps {
+            let (start_ns, begun) = (monotonic_ns(), Instant::now());
+            host.ok("systemctl start twin.service")?;
+            std::thread::sleep(window.saturating_sub(begun.elapsed()));
+            host.ok("systemctl stop twin.service")?;
+            windows.push(Window { start_ns, end_ns: monotonic_ns() });
+            load.wait_flowing(300, Duration::from_secs(30))?;
+        }
+        Ok(())
+    })?;
+    let report = recording.report(&windows);
+    ensure!(report.total.failed == 0, "requests fail without any swap: {:?}", report.total.kinds);
+    sum.control_p999.push(ms(report.inside.latency.p999_us));
+    Ok(())
+}
+
+impl Sum {
+    fn of(&self, way: Way) -> Option<u64> {
+        let mut found =
+            self.peers.iter().filter(|(other, _)| *other == way).map(|(_, failed)| *failed).peekable();
+        found.peek()?;
+        Some(found.sum())
+    }
+
+    /// The regime's keys; an error when the positive controls lost nothing, for then nothing is shown.
+    fn verified(&self, regime: &Regime) -> Result<Value> {
+        for way in [Way::NaiveClose, Way::Restart] {
+            let lost = self.of(way).with_context(|| format!("{way:?} did not run"))?;
+            ensure!(
+                lost > 0,
+                "{}: {way:?} lost nothing in {} swaps: this run proves nothing",
+                regime.name,
+                self.swaps
+            );
+        }
+        let mut value = json!({
+            "swaps": self.swaps,
+            "requests": self.requests,
+            "failed": self.failed,
+            "retried": self.retried,
+            "p99_steady_ms": median(&self.steady_p99),
+            "p99_swap_ms": median(&self.swap_p99),
+            "p999_control_ms": median(&self.control_p999),
+            "p999_swap_ms": median(&self.swap_p999),
+            "p999_ratio": median(&self.swap_p999).zip(median(&self.control_p999)).map(|(a, b)| a / b),
+            "healthy_to_full_ms_p50": median(&self.to_full),
+            "healthy_to_full_ms_max": largest(&self.to_full),
+        });
+        for way in Way::ALL {
+            value[way.key()] = json!(self.of(way));
+        }
+        Ok(value)
+    }
+}
