@@ -204,7 +204,11 @@ impl Trial {
     /// Orderly restarts, a second instance that starts, a swap: nothing fails.
     fn under_load(&self) -> Result<()> {
         let load = self.load(&["shop v2", "shop v4"])?;
-        let flowing = || load.wait_flowing(FLOW, FLOW_WITHIN);
+        // systemd calls an instance started before it listens: the next event waits until all of them serve.
+        let flowing = || {
+            load.wait_flowing(FLOW, FLOW_WITHIN)?;
+            self.all_serve()
+        };
         flowing()?;
         for instance in [1, 2] {
             self.systemctl("restart", &unit("v2", instance))?;
@@ -227,7 +231,10 @@ impl Trial {
     /// What a killed instance had in hand is lost with it; whatever else fails is our fault.
     fn killed_under_load(&self) -> Result<()> {
         let load = self.load(&["shop v4"])?;
-        let flowing = || load.wait_flowing(FLOW, FLOW_WITHIN);
+        let flowing = || {
+            load.wait_flowing(FLOW, FLOW_WITHIN)?;
+            self.all_serve()
+        };
         flowing()?;
         let kills = [1, 2];
         for instance in kills {
