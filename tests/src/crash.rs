@@ -113,6 +113,8 @@ pub fn require_nothing_left(site: &Site, app: &str, live: &str) -> Result<()> {
     let mut with_files: Vec<&str> =
         trees.lines().map(|tree| tree.split_once('-').map_or(tree, |(label, _)| label)).collect();
     with_files.sort_unstable();
+    // A tree and its manifest.
+    with_files.dedup();
     ensure!(with_files == kept, "releases with files: {with_files:?}, kept: {kept:?}");
 
     let users = site.host.ok("getent passwd | grep ^dpl- | cut -d: -f1")?;
