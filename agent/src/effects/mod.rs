@@ -86,7 +86,7 @@ impl Port for RealHost {
             Action::RemoveFiles { paths } => files::remove(paths),
             Action::Steer { sockets, to, .. } => self.steer(sockets, *to, run).await,
             Action::OpenListener { socket, nonblocking } => self.open(socket, *nonblocking).await,
-            Action::CloseListener { socket } => self.close(socket).await,
+            Action::CloseListener { socket } => self.close(socket, run).await,
             Action::AwaitEmptyQueue { socket, quiet, cap } => self.await_empty(socket, *quiet, *cap).await,
             Action::Relay { socket, unit, quiet, cap } => self.relay(socket, unit, *quiet, *cap).await,
             Action::LeaveGroup { socket } => self.leave(socket, run).await,
@@ -105,7 +105,7 @@ impl Port for RealHost {
             Action::Record { .. } => Ok(Done::default()),
             Action::Commit { target, wanted_by } => files::commit(target, wanted_by),
             Action::Sweep { app, trees, .. } => self.sweep(app, trees).await,
-            Action::ForgetApp { app } => self.forget_app(app).await,
+            Action::ForgetApp { app } => self.forget_app(app, run).await,
         }
     }
 }

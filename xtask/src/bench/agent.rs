@@ -29,14 +29,13 @@ pub(super) fn run(size: Size) -> Result<Value> {
     deb::install(&host, &packages)?;
     let site = Site { host };
     site.wait_for_agent()?;
-    let (runs, idle) = size.pick((5, Duration::from_secs(15)), (15, Duration::from_secs(60)));
+    let (runs, idle) = size.pick((5, Duration::from_secs(15)), (15, Duration::from_mins(1)));
 
     let starts: Vec<f64> = (0..runs).map(|_| start_ms(&site)).collect::<Result<_>>()?;
     std::thread::sleep(REST);
     let empty = rss_mb(&site)?;
     let overhead: Vec<f64> = overheads(&site, runs)?;
-    for number in 0..APPS {
-        let name: &'static str = APP_NAMES[number];
+    for (number, name) in APP_NAMES.iter().copied().enumerate().take(APPS) {
         let port = FIRST_PORT + number as u16;
         App { name, port, work_us: 0, deploy: DEPLOY }.push(&site, 1)?;
     }
