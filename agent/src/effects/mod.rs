@@ -73,6 +73,19 @@ pub struct HostSettings {
 
 impl Port for RealHost {
     async fn apply(&self, action: &Action, run: &Run) -> Result<Done, ErrorBody> {
+        let done = self.carry_out(action, run).await;
+        if done.is_err() && self.systemd.is_stopping().await.unwrap_or(false) {
+            // A reboot stops candidates like everything else: that is no failure of theirs, and nothing can be
+            // undone now. We are stopped, too; after the boot the journal tells where this deployment stood.
+            tracing::info!(kind = action.kind(), "the host is going down: standing still");
+            std::future::pending::<()>().await;
+        }
+        done
+    }
+}
+
+impl RealHost {
+    async fn carry_out(&self, action: &Action, run: &Run) -> Result<Done, ErrorBody> {
         match action {
             Action::EnsureUser { app, uid, .. } => self.ensure_user(app, *uid).await,
             Action::RemoveUser { app, .. } => self.remove_user(app).await,
