@@ -92,18 +92,16 @@ fn rss_mb(site: &Site) -> Result<f64> {
     Ok(line.trim_end_matches("kB").trim().parse::<f64>()? * 1024.0 / 1e6)
 }
 
-/// Time on a CPU, of all threads, in per cent of one.
+/// Time on a CPU, in per cent of one. The unit's cgroup counts it, for threads come and go.
 fn cpu_percent(site: &Site, span: Duration) -> Result<f64> {
-    let pid = site.agent_pid()?;
-    let line = format!("cat /proc/{pid}/task/*/schedstat");
-    let nanoseconds = || -> Result<f64> {
-        let text = site.host.ok(&line)?;
-        let first = |line: &str| line.split(' ').next().and_then(|word| word.parse::<f64>().ok());
-        Ok(text.lines().filter_map(first).sum())
+    let microseconds = || -> Result<f64> {
+        let stat = site.host.ok("cat /sys/fs/cgroup/system.slice/deployd.service/cpu.stat")?;
+        let used = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        Ok(used.context("no usage_usec in cpu.stat")?.parse()?)
     };
-    let (before, since) = (nanoseconds()?, Instant::now());
+    let (before, since) = (microseconds()?, Instant::now());
     std::thread::sleep(span);
-    Ok((nanoseconds()? - before) / since.elapsed().as_nanos() as f64 * 100.0)
+    Ok((microseconds()? - before) / since.elapsed().as_micros() as f64 * 100.0)
 }
 
 /// From an accepted push to all new connections, less the app's own start, of an artifact of 100 MB in which one
