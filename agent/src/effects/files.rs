@@ -183,12 +183,14 @@ impl RealHost {
             self.held.remove(&socket.unit);
             fdstore::forget(&socket.unit).map_err(|e| step_failed(&e))?;
         }
-        // Their files are gone; while they are active, PID 1 keeps them and every unit that they name.
+        // Their files are gone, but PID 1 keeps what is active, what booted with multi-user.target, and every
+        // unit that those name. An app that comes back would start with their old text.
         for unit in [units::target(app), units::slice(app)] {
             if self.systemd.unit(&unit).await.map_err(|e| step_failed(&e))?.is_some() {
                 self.systemd.stop(&unit).await.map_err(|e| step_failed(&e))?;
             }
         }
+        self.systemd.daemon_reload().await.map_err(|e| step_failed(&e))?;
         let (releases, app) = (self.releases.clone(), app.clone());
         let removed = blocking(move || releases.remove_app(&app)).await?.map_err(|e| release_failed(&e))?;
         let note = removed.leftovers.first().map(|(path, why)| format!("{} stays: {why}", path.display()));
