@@ -189,7 +189,7 @@ fn push(site: &Site, name: &str, env: &[(&str, &str)]) -> Result<Called> {
 
 /// What a person would write, with short waits.
 fn spec(env: &[(&str, &str)]) -> String {
-    let env: String = env.iter().map(|(key, value)| format!("{key} = \"{value}\"\n")).collect();
+    let env = env.iter().map(|(key, value)| format!("{key} = \"{value}\"\n")).collect::<Vec<_>>().concat();
     format!(
         "app = \"{APP}\"\n\n[env]\n{env}\n[processes.web]\nexec = \"bin/app web\"\n\n\
          [listen.http]\naddress = \":{PORT}\"\n\n\

@@ -131,7 +131,7 @@ impl<'a> Peers<'a> {
             }
             Way::Restart => drop(self.host.ok("systemctl restart restarted.service")?),
             Way::Nginx => {
-                self.replace_behind("nginx", "pgrep -f '[n]ginx: worker process is shutting down'")?
+                self.replace_behind("nginx", "pgrep -f '[n]ginx: worker process is shutting down'")?;
             }
             // The master and one worker, and a line for each older worker.
             Way::Haproxy => self.replace_behind("haproxy", "pgrep -x haproxy | tail -n +3 | grep .")?,
