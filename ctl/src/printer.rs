@@ -54,6 +54,10 @@ impl Printer {
     }
 
     /// Whether the result is JSON.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.volume == Volume::Verbose
+    }
+
     pub(crate) fn is_json(&self) -> bool {
         self.output == Output::Json
     }

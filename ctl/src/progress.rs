@@ -132,8 +132,10 @@ impl<'a> View<'a> {
                 self.running.retain(|(s, _)| s != step);
                 self.fill(kind, &text, *took_ms, note.as_deref());
                 let note = note.as_ref().map(|n| format!(", {n}")).unwrap_or_default();
-                let done = words::past(kind, &text);
-                self.line(&format!("{done} {}{note}", tight(&human::took(*took_ms))));
+                if !words::is_quiet(kind) || self.printer.is_verbose() {
+                    let done = words::past(kind, &text);
+                    self.line(&format!("{done} {}{note}", tight(&human::took(*took_ms))));
+                }
             }
             What::StepFailed { step, kind, failure } => {
                 let text = self.text_of(*step).unwrap_or_else(|| kind.clone());

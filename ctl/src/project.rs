@@ -50,7 +50,19 @@ pub(crate) fn need_app(global: &Global) -> Result<AppName, CtlError> {
 pub(crate) fn origin() -> Origin {
     let name = |key| std::env::var(key).ok().filter(|v| !v.is_empty());
     let by = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(name);
-    Origin { by: by.unwrap_or_else(|| nix::unistd::getuid().to_string()), git: git_commit() }
+    Origin { by: by.unwrap_or_else(account), git: git_commit() }
+}
+
+/// The account that runs this, from the host's own list: a static binary has no other.
+fn account() -> String {
+    let uid = nix::unistd::getuid().to_string();
+    let list = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("uid {uid}"))
 }
 
 /// `8c1f2ab`, with `+dirty`; `None` outside a repository or without git.

@@ -19,12 +19,14 @@
 //! | [`shop`] | the spec of the fixture app, the load on it, what is left of it |
 //! | [`websocket`] | clients that hold a WebSocket |
 //! | [`timeline`] | when the steps of a deployment happened |
+//! | [`crash`] | kills the agent at a record of its journal |
 //! | [`deb`] | installs those packages in a host |
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
 
 pub mod ask;
 pub mod control;
+pub mod crash;
 pub mod deb;
 pub mod effort;
 pub mod image;

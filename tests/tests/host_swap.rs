@@ -20,6 +20,7 @@ const CONTROL_CAP: usize = 50;
 const DEPLOY: &str = "min_healthy = \"0s\"\nmonitor = \"0s\"";
 /// In so many 10 ms slots of a swap there must have been load.
 const PRESENT: f64 = 0.95;
+const THINK: Duration = Duration::from_millis(10);
 const ONE_WAY: Duration = Duration::from_millis(20);
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -28,14 +29,16 @@ struct Regime {
     name: &'static str,
     env: &'static [(&'static str, &'static str)],
     clients: usize,
+    /// Between two requests of a client, so that requests begin at any moment and not only with an answer.
+    think: Duration,
     far: bool,
 }
 
-const FAST: Regime = Regime { name: "fast app", env: &[], clients: 64, far: false };
-/// 3,333 requests a second at most, so that 128 clients always wait in the queue.
-const BUSY: Regime = Regime { name: "busy queue", env: &[("WORK_US", "300")], clients: 128, far: false };
-/// 128 clients, so that each 10 ms see some of them although every answer takes 40 or 80.
-const FAR: Regime = Regime { name: "40 ms RTT", env: &[], clients: 128, far: true };
+const FAST: Regime = Regime { name: "fast app", env: &[], clients: 128, think: THINK, far: false };
+/// 3,333 requests a second at most, so that many of the 256 clients always wait in the queue.
+const BUSY: Regime =
+    Regime { name: "busy queue", env: &[("WORK_US", "300")], clients: 256, think: THINK, far: false };
+const FAR: Regime = Regime { name: "40 ms RTT", env: &[], clients: 128, think: THINK, far: true };
 
 #[test]
 fn a_fast_app_on_bookworm() -> Result<()> {
@@ -150,6 +153,7 @@ fn options(regime: &Regime, site: &Site, relay: Option<&Relay>) -> Result<Option
     let mut options = Options::new(SocketAddr::new(ip.into(), 8080)).from_netns(net.client().clone());
     options.sources = Sources::Of(sources);
     options.clients = regime.clients;
+    options.think = regime.think;
     Ok(options)
 }
 

@@ -18,7 +18,11 @@ use crate::janitor::Drained;
 use crate::store::atomic;
 
 /// How many of an instance's last lines a failure shows.
-const LAST_LINES: u32 = 10;
+const LAST_LINES: usize = 10;
+/// How far back it is looked for a line of our own.
+const SEARCHED_LINES: u32 = 200;
+/// How lines of the bind shim and the trampoline begin.
+const OURS: &str = "deployd";
 
 impl RealHost {
     pub(super) async fn start(&self, instance: &Instance, timeout: Millis) -> Result<Done, ErrorBody> {
@@ -66,10 +70,14 @@ impl RealHost {
     }
 
     pub(super) async fn with_log(&self, mut body: ErrorBody, instance: &Instance) -> ErrorBody {
-        match journal::last_lines(&instance.unit, LAST_LINES).await {
+        match journal::last_lines(&instance.unit, SEARCHED_LINES).await {
             Ok(lines) => {
-                for line in lines {
-                    body = body.cause("log", line.message);
+                let earlier = lines.len().saturating_sub(LAST_LINES);
+                // The shim says what to write; the stack trace that follows must not push it out.
+                let ours = lines.iter().rposition(|line| line.message.starts_with(OURS));
+                let ours = ours.filter(|at| *at < earlier).and_then(|at| lines.get(at));
+                for line in ours.into_iter().chain(lines.iter().skip(earlier)) {
+                    body = body.cause("log", line.message.clone());
                 }
                 body
             }

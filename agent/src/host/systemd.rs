@@ -216,6 +216,12 @@ impl Systemd {
         Ok(rows.into_iter().map(UnitBrief::from_row).collect())
     }
 
+    /// Whether the host is going down: a reboot or power-off has begun to stop everything.
+    pub async fn is_stopping(&self) -> Result<bool, SystemdError> {
+        let ask = |c| async move { proxy::system_state(&c).await };
+        Ok(self.repeat("read the state of the host", "", ask).await? == "stopping")
+    }
+
     /// The version of systemd, as `252.39-1~deb12u2`.
     pub async fn version(&self) -> Result<String, SystemdError> {
         self.repeat("read the version", "", |c| async move { proxy::version(&c).await }).await

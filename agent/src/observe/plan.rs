@@ -1,6 +1,7 @@
 //! The plan of a push, as people see it before it happens.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use deployd_api::deployment::{PlanAnswer, PlanRequest};
@@ -8,10 +9,12 @@ use deployd_api::error::ErrorBody;
 use deployd_api::ids::AppName;
 use deployd_api::manifest::{EntryKind, Manifest};
 use deployd_api::release::{Origin, ReleaseDocument};
+use deployd_core::action::Action;
 use deployd_core::diff;
 use deployd_core::plan::{Planned, Request};
 
 use crate::effects::{RealHost, step_failed};
+use crate::host::facts;
 use crate::store::releases::{LinkPolicy, TreeName};
 use crate::supervisor::Supervisor;
 
@@ -51,11 +54,32 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
         Ok((_, Planned::Nothing { .. })) => {}
         Ok((_, Planned::Plan(plan))) => {
             answer.to = plan.to.map(|t| t.label);
-            answer.steps = plan.steps.iter().map(|s| s.action.text()).collect();
+            // Bookkeeping is no news to a person.
+            let told = plan.steps.iter().filter(|s| {
+                !matches!(
+                    s.action,
+                    Action::Record { .. } | Action::PrepareDirs { .. } | Action::ReloadIfNeeded { .. }
+                )
+            });
+            answer.steps = told.map(|s| s.action.text()).collect();
+            answer.fits = fits(deployd);
         }
         Err(refused) => answer.refused = Some(refused),
     }
     Ok(answer)
+}
+
+/// What a push has to fit into, in words.
+fn fits(deployd: &Deployd) -> Vec<String> {
+    const GIB: f64 = (1_u64 << 30) as f64;
+    let mut fits = vec![std::env::consts::ARCH.to_owned()];
+    if let Ok(disk) = facts::disk(Path::new(&deployd.host().settings.apps_dir)) {
+        fits.push(format!("disk {:.0} GB free", disk.free as f64 / GIB));
+    }
+    if let Ok(memory) = facts::memory_available() {
+        fits.push(format!("memory {:.1} GB free", memory as f64 / GIB));
+    }
+    fits
 }
 
 /// Paths that differ from the live release, with `+`, `-` or `~` before them.

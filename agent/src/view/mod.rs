@@ -10,8 +10,8 @@ use deployd_api::ids::{AppName, DeploymentId, Label, Timestamp};
 use deployd_api::release::Origin;
 use deployd_core::action::Action;
 use deployd_core::journal::{Entry, Record, StepIndex};
-use deployd_core::machine::Progress;
-use deployd_core::plan::{Plan, Request};
+use deployd_core::machine::{Decision, Progress};
+use deployd_core::plan::{Phase, Plan, Request, Warm};
 use deployd_core::state::Change;
 
 use crate::store::journal::{DeploymentRow, RecordRow};
@@ -78,6 +78,37 @@ impl Story {
         out
     }
 
+    /// The step that gives the candidate the traffic has a word of its own.
+    fn kind(&self, step: StepIndex) -> &'static str {
+        if self.is_switch(step) { "shift" } else { self.plan.steps[step].action.kind() }
+    }
+
+    fn is_switch(&self, step: StepIndex) -> bool {
+        let step = &self.plan.steps[step];
+        step.phase == Phase::Weights && matches!(step.action, Action::Steer { .. })
+    }
+
+    /// What becomes of the old release while the new one is watched.
+    fn old_stays(&self) -> Option<String> {
+        self.plan.from?;
+        let words = match self.plan.warm {
+            Warm::Yes => "warm",
+            Warm::None => "drains",
+            Warm::NoMemory => "stopped, no memory for two",
+        };
+        Some(words.to_owned())
+    }
+
+    /// What is done now, in words.
+    fn now(&self) -> Option<String> {
+        let text = |step: StepIndex| self.plan.steps[step].action.text();
+        match self.progress.next() {
+            Decision::Run(step) => Some(text(step)),
+            Decision::Undo(step) => Some(format!("undo: {}", text(step))),
+            Decision::Finish(_) | Decision::Ended(_) => None,
+        }
+    }
+
     fn event(
         &self,
         entry: &Entry,
@@ -85,7 +116,7 @@ impl Story {
         row: &DeploymentRow,
     ) -> Option<What> {
         let action = |step: StepIndex| &self.plan.steps[step].action;
-        let kind = |step: StepIndex| action(step).kind().to_owned();
+        let kind = |step: StepIndex| self.kind(step).to_owned();
         Some(match &entry.record {
             Record::Started { step } => {
                 What::StepStarted { step: *step as u32, kind: kind(*step), text: action(*step).text() }
@@ -96,7 +127,8 @@ impl Story {
             }
             Record::Done { step, note } => {
                 let took = began.get(step).map_or(0, |b| entry.up_ms.saturating_sub(*b));
-                What::StepDone { step: *step as u32, kind: kind(*step), took_ms: took, note: note.clone() }
+                let note = if self.is_switch(*step) { self.old_stays() } else { note.clone() };
+                What::StepDone { step: *step as u32, kind: kind(*step), took_ms: took, note }
             }
             Record::Failed { step, failure } => {
                 What::StepFailed { step: *step as u32, kind: kind(*step), failure: failure.clone() }
@@ -130,7 +162,7 @@ fn is_mark_live(plan: &Plan, step: StepIndex) -> bool {
 pub fn deployment(row: &DeploymentRow, rows: &[RecordRow]) -> Result<Deployment, ErrorBody> {
     let story = Story::read(row, rows)?;
     let origin = serde_json::from_str(&row.new.request).unwrap_or_default();
-    let step = story.progress.current().map(|s| story.plan.steps[s].action.text());
+    let step = story.now();
     Ok(Deployment {
         id: row.new.id.clone(),
         app: row.new.app.clone(),

@@ -161,6 +161,8 @@ pub enum Action {
         nonblocking: bool,
     },
     /// Stop a `.socket` unit: PID 1 starts nothing for it any more. What holds the socket still serves.
+    /// Borrow it first when it is active and not held yet (an instance's `Sockets=` may have opened it):
+    /// otherwise nobody could take it out of its group later.
     CloseListener {
         /// Which.
         socket: Socket,
@@ -273,7 +275,7 @@ pub enum Action {
         /// The releases they belong to.
         labels: Vec<Label>,
     },
-    /// Forget the app.
+    /// Forget the app, and give up every descriptor of it.
     ForgetApp {
         /// Which.
         app: AppName,

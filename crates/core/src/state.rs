@@ -314,20 +314,13 @@ impl AppState {
             }
             Change::Drained { tag } => {
                 self.draining.retain(|t| t != tag);
-                let left: Vec<Socket> =
-                    self.groups.values().flatten().filter(|s| s.tag == *tag).cloned().collect();
-                left.iter().for_each(|s| self.leave(s));
+                self.forget_members(|s| s.tag == *tag);
             }
             Change::Rebooted => self.reboot(),
             Change::Nonblocking { process, value } => {
                 self.nonblocking.insert(process.clone(), *value);
             }
-            Change::Stopped { value } => {
-                self.stopped = *value;
-                if self.stopped {
-                    self.groups.clear();
-                }
-            }
+            Change::Stopped { value } => self.stopped = *value,
             Change::Forget { labels } => self.releases.retain(|l, _| !labels.contains(l)),
         }
     }
@@ -357,6 +350,13 @@ impl AppState {
             if members.is_empty() {
                 self.groups.remove(&group);
             }
+        }
+    }
+
+    fn forget_members(&mut self, gone: impl Fn(&Socket) -> bool) {
+        let left: Vec<Socket> = self.groups.values().flatten().filter(|s| gone(s)).cloned().collect();
+        for socket in &left {
+            self.leave(socket);
         }
     }
 

@@ -269,7 +269,8 @@ impl Activation<'_> {
         let mut t = self.head(&format!("{name} proxy %i"));
         // Wants, not Requires: the app ends first, and the proxy only when it has no connection left.
         let _ = writeln!(t, "Wants={app_unit}\nAfter={app_unit}\nStartLimitIntervalSec=0");
-        let _ = writeln!(t, "\n[Service]\nType=notify\nSockets={}\nSlice={}", socket.unit, slice(&spec.app));
+        // Older ones (systemd 252) never say that they are ready: `notify` would wait for ever.
+        let _ = writeln!(t, "\n[Service]\nType=exec\nSockets={}\nSlice={}", socket.unit, slice(&spec.app));
         let _ = writeln!(
             t,
             "ExecStart={}/deployd-exec proxy --base-port {} --instance %i",

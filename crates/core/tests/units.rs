@@ -1,4 +1,5 @@
 //! The unit files of a web and worker app, as systemd reads them.
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panic")]
 #![expect(clippy::disallowed_methods, reason = "systemd-analyze is asked about files in a folder of its own")]
 
 use std::process::Command;

@@ -32,6 +32,14 @@ const STEPS: &[(&str, &str, &str)] = &[
 const WHOLE: &[&str] =
     &["ensure-user", "stage", "seal", "write-units", "mark-live", "remove-units", "remove-tree"];
 
+/// Kinds that only keep books: shown with `-v`.
+const QUIET: &[&str] = &["record", "prepare-dirs", "reload", "steer", "leave-group"];
+
+/// Whether people need not see a step.
+pub(crate) fn is_quiet(kind: &str) -> bool {
+    QUIET.contains(&kind)
+}
+
 /// What the step acts on: `start web@1` → `web@1`.
 pub(crate) fn object(text: &str) -> &str {
     text.split_once(' ').map_or(text, |(_, rest)| rest)

@@ -4,15 +4,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use crate::netns::{NetPath, Netns};
+use crate::wait;
 
 /// The bridge's name inside the namespace.
 pub(super) const BRIDGE: &str = "br0";
 /// Last octet of the first host.
 const FIRST_HOST: u8 = 10;
+/// How long nspawn may take to make the host's interface.
+const INTERFACE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The addresses of one host on the test's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +83,8 @@ impl Net {
 
     /// Gives a host its addresses; done from outside so that no network service inside has to be waited for.
     pub(super) fn configure(host: &NetPath, address: Address) -> Result<()> {
+        // PID 1 is there a moment before nspawn gives it the interface.
+        wait::until(INTERFACE_LIMIT, "the host's interface", || host.ip("link show host0"))?;
         // /16 so that the host can answer the addresses of `add_client_addresses`.
         host.ip(&format!("addr replace {}/16 dev host0", address.v4))?;
         host.ip(&format!("addr replace {}/64 dev host0 nodad", address.v6))?;

@@ -1,5 +1,7 @@
 //! Push and rollback: the whole order of a deployment, as a list to be read from top to bottom.
 
+use std::collections::BTreeSet;
+
 use deployd_api::deployment::Kind;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::Label;
@@ -9,7 +11,7 @@ use deployd_api::spec::{Millis, Strategy};
 use super::refuse::{refuse_addresses, refuse_push, wanted_memory};
 use super::swap::{Return, Swap, stop_workers};
 use super::{Phase, Plan, Planned, Steps, Warm};
-use crate::action::{Action, UnitFile};
+use crate::action::{Action, Socket, UnitFile};
 use crate::facts::Facts;
 use crate::state::{Change, Release, Tag};
 use crate::units::{self, Activation};
@@ -155,11 +157,34 @@ fn plan_swap(kind: Kind, release: &Release, tag: Tag, strategy: Strategy, facts:
     }
 }
 
+/// A member that could not leave its group, because a step of its retirement failed or the agent had lost
+/// the descriptor, leaves first: a third member beside it would make indexes shift under the program.
+fn plan_stale(swap: &Swap<'_>, steps: &mut Steps) {
+    let state = &swap.facts.state;
+    let serves = swap.old.map(|o| o.tag);
+    let members = || state.groups.values().flatten().filter(|s| Some(s.tag) != serves);
+    let tags: BTreeSet<Tag> = members().map(|s| s.tag).collect();
+    for tag in tags {
+        let Some(release) = state.releases.get(&tag.label) else { continue };
+        let of = Activation { tag, release };
+        for socket in of.sockets().into_iter().filter(Socket::is_grouped) {
+            steps.add(Phase::Preflight, Action::CloseListener { socket }, vec![]);
+        }
+        for instance in of.instances() {
+            steps.add(Phase::Preflight, Action::StopInstance { instance, wait: true }, vec![]);
+        }
+        for socket in of.sockets().into_iter().filter(Socket::is_grouped) {
+            steps.add(Phase::Preflight, Action::LeaveGroup { socket }, vec![]);
+        }
+    }
+}
+
 /// Takes down what a deployment that got stuck left behind, so that a group never has three members.
 /// Answers what still boots and therefore keeps its units until the commit.
 fn plan_leftovers(swap: &Swap<'_>, steps: &mut Steps) -> Vec<Tag> {
     let state = &swap.facts.state;
     let mut boots = Vec::new();
+    plan_stale(swap, steps);
     for of in super::operate::leftovers(swap.facts) {
         swap.put_down(of, steps);
         if state.committed == Some(of.tag) {
@@ -288,11 +313,11 @@ fn plan_live(kind: Kind, swap: &Swap<'_>, warm: Warm, steps: &mut Steps) {
         let watch = Action::Watch { trial, duration: min_healthy, restarts: 0, supersedable: false };
         steps.add(Phase::Live, watch, vec![]);
     }
+    swap.mark_live(warm == Warm::Yes, steps);
     if swap.facts.state.stopped {
         let stopped = |value| Action::Record { change: Change::Stopped { value } };
         steps.add(Phase::Live, stopped(false), vec![stopped(true)]);
     }
-    swap.mark_live(warm == Warm::Yes, steps);
     swap.reload(steps);
 }
 

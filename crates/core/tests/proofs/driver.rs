@@ -1,11 +1,12 @@
 //! The loop of the agent, with a fault at any point: decision → record → effect → record.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use deployd_api::deployment::{Kind, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::Timestamp;
-use deployd_core::action::{Action, Socket};
+use deployd_core::action::Action;
 use deployd_core::journal::Record;
 use deployd_core::lint::lint;
 use deployd_core::machine::{Decision, Progress, StepState};
@@ -17,7 +18,7 @@ use crate::sim::Host;
 
 /// A place in a run where something may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Point {
+pub(crate) enum Point {
     /// Between two steps.
     Between,
     /// The intent is durable; the effect has not begun.
@@ -33,7 +34,7 @@ pub enum Point {
 
 /// What happens there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     Fail,
     Crash { lost: bool },
     Reboot,
@@ -43,7 +44,7 @@ pub enum Fault {
 
 /// How strictly clients are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Serving {
+pub(crate) enum Serving {
     /// Somebody ready answers at every moment.
     Always,
     /// Clients may wait: `immediate`, a restart of a single instance.
@@ -52,25 +53,25 @@ pub enum Serving {
     Unwatched,
 }
 
-pub const AT: Timestamp = Timestamp(7);
+pub(crate) const AT: Timestamp = Timestamp(7);
 
 /// One deployment on one host.
 #[derive(Debug, Clone)]
-pub struct Run {
-    pub host: Host,
-    pub first: AppState,
-    pub state: AppState,
-    pub plan: Plan,
-    pub progress: Progress,
-    pub records: Vec<Record>,
-    pub points: Vec<Point>,
-    pub faults: Vec<(usize, Fault)>,
-    pub serving: Serving,
-    pub twice: bool,
+pub(crate) struct Run {
+    pub(crate) host: Host,
+    pub(crate) first: Arc<AppState>,
+    pub(crate) state: AppState,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) progress: Progress,
+    pub(crate) records: Vec<Record>,
+    pub(crate) points: Vec<Point>,
+    pub(crate) faults: Vec<(usize, Fault)>,
+    pub(crate) serving: Serving,
+    pub(crate) twice: bool,
     /// Processes of which two activations must never run at once.
-    pub alone: Vec<String>,
-    pub failed_first: Option<String>,
-    pub undone: Vec<usize>,
+    pub(crate) alone: Vec<String>,
+    pub(crate) failed_first: Option<String>,
+    pub(crate) undone: Vec<usize>,
 }
 
 fn body(code: ErrorCode, text: &str) -> ErrorBody {
@@ -78,15 +79,15 @@ fn body(code: ErrorCode, text: &str) -> ErrorBody {
 }
 
 impl Run {
-    pub fn new(host: Host, state: AppState, plan: Plan, serving: Serving) -> Self {
+    pub(crate) fn new(host: Host, state: AppState, plan: Plan, serving: Serving) -> Self {
         let broken = lint(&plan);
         assert!(broken.is_empty(), "lint: {broken:?} in {plan:#?}");
         let progress = Progress::new(&plan);
         Self {
             host,
-            first: state.clone(),
+            first: Arc::new(state.clone()),
             state,
-            plan,
+            plan: Arc::new(plan),
             progress,
             records: vec![],
             points: vec![],
@@ -114,7 +115,7 @@ impl Run {
     }
 
     /// Runs to the verdict.
-    pub fn run(&mut self) -> Verdict {
+    pub(crate) fn run(&mut self) -> Verdict {
         loop {
             assert!(self.records.len() < 5000, "it never ends");
             match self.progress.next() {
@@ -149,8 +150,8 @@ impl Run {
             Some(fault) => return self.strike(fault, step),
             None => {}
         }
-        let action = self.plan.steps[step].action.clone();
-        match self.effect(&action) {
+        let plan = Arc::clone(&self.plan);
+        match self.effect(&plan.steps[step].action) {
             Ok(changes) => changes.into_iter().for_each(|change| self.append(Record::Learned { change })),
             Err(why) => return self.fail(step, &why),
         }
@@ -192,7 +193,7 @@ impl Run {
         self.host.reboot(&target);
         if let Some(step) = self.progress.in_doubt()
             && let Action::Commit { target, .. } = &self.plan.steps[step].action
-            && self.host.file(&target.path) == Some(&target.content)
+            && self.host.file(&target.path).is_some_and(|text| **text == *target.content)
         {
             self.append(Record::Done { step, note: None });
         }
@@ -204,8 +205,8 @@ impl Run {
     fn backward(&mut self, step: usize) {
         self.append(Record::UndoStarted { step });
         self.undone.push(step);
-        let plan_step = self.plan.steps[step].clone();
-        for action in &plan_step.undo {
+        let plan = Arc::clone(&self.plan);
+        for action in &plan.steps[step].undo {
             if self.progress.rebooted() && !action.outlives_reboot(self.plan.from) {
                 continue;
             }
@@ -251,7 +252,9 @@ impl Run {
             let once = self.host.summary();
             // The second time finds the state as the first one left it.
             let mut state = self.state.clone();
-            learned.iter().for_each(|c| state.apply(c, AT, None));
+            for change in &learned {
+                state.apply(change, AT, None);
+            }
             self.host.execute(action, &state)?;
             assert_eq!(once, self.host.summary(), "{action:?} is not idempotent");
         }
@@ -304,7 +307,7 @@ impl Run {
     fn check_replay(&self) {
         let progress = Progress::replay(&self.plan, &self.records).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(progress, self.progress, "replay");
-        let mut state = self.first.clone();
+        let mut state = AppState::clone(&self.first);
         let mut p = Progress::new(&self.plan);
         for record in &self.records {
             p.apply(record).unwrap_or_else(|e| panic!("{e}"));
@@ -348,12 +351,7 @@ impl Run {
         assert_eq!(stuck, undo_failed, "stuck exactly when an undo failed");
     }
 
-    /// What the agent's janitor does later: what was told to end ends, then its leavings go.
-    pub fn tidy(&mut self) {
-        tidy(&mut self.host, &mut self.state);
-    }
-
-    pub fn story(&self) -> String {
+    pub(crate) fn story(&self) -> String {
         let mut out = format!("{:?} {:?}\n", self.plan.kind, self.faults);
         for record in &self.records {
             let text = match record {
@@ -366,14 +364,10 @@ impl Run {
         }
         out
     }
-
-    /// The sockets that the state says are in a group.
-    pub fn recorded(&self) -> Vec<Socket> {
-        self.state.groups.values().flatten().cloned().collect()
-    }
 }
 
-pub fn tidy(host: &mut Host, state: &mut AppState) {
+/// What the agent's janitor does later: what was told to end ends, then its leavings go.
+pub(crate) fn tidy(host: &mut Host, state: &mut AppState) {
     for tag in state.draining.clone() {
         for action in plan_drain(state, tag) {
             host.execute(&action, state).unwrap_or_else(|e| panic!("tidy: {e}"));

@@ -3,7 +3,8 @@
 
 use deployd_api::deployment::Verdict;
 use deployd_core::action::Action;
-use deployd_core::machine::StepState;
+use deployd_core::journal::Record;
+use deployd_core::machine::{Progress, StepState};
 use deployd_core::state::{AppState, Tag};
 
 use crate::driver::{Fault, Point, Run, tidy};
@@ -13,7 +14,9 @@ use crate::sim::{Host, Summary};
 type Known = (Option<Tag>, Option<Tag>, Option<deployd_api::ids::Label>, Option<Tag>, bool, Vec<String>);
 
 fn known(state: &AppState) -> Known {
-    let groups = state.groups.values().flatten().map(|s| s.unit.clone()).collect();
+    // While it is stopped nothing is in a group, whatever was recorded of one.
+    let members = state.groups.values().flatten().filter(|_| !state.stopped);
+    let groups = members.map(|s| s.unit.clone()).collect();
     assert_eq!(state.candidate, None);
     assert_eq!(state.draining, []);
     (state.live, state.committed, state.previous, state.warm, state.stopped, groups)
@@ -100,6 +103,7 @@ impl Case<'_> {
 
     fn all(&mut self) {
         let (straight, _) = self.go(vec![]);
+        refuses_edits(&straight);
         let crossing = straight.plan.steps.iter().position(|s| s.no_return).unwrap_or(usize::MAX);
         for (at, point) in straight.points.iter().enumerate() {
             for lost in [false, true] {
@@ -123,7 +127,7 @@ impl Case<'_> {
 
     fn failures(&mut self, at: usize, point: Point, straight: &Run, crossing: usize) {
         let abort = match point {
-            Point::Between => !self.crossed_at(straight, at),
+            Point::Between => !Self::crossed_at(straight, at),
             Point::Before(step) => step < crossing,
             _ => false,
         };
@@ -145,10 +149,11 @@ impl Case<'_> {
         let (run, verdict) = self.go(vec![(at, Fault::Fail)]);
         let want = if step > crossing { Verdict::Committed } else { Verdict::RolledBack };
         self.expect(&run, verdict, want);
+        refuses_edits(&run);
         self.second(at, Fault::Fail, &run, verdict);
     }
 
-    fn crossed_at(&self, straight: &Run, at: usize) -> bool {
+    fn crossed_at(straight: &Run, at: usize) -> bool {
         let crossing = straight.plan.steps.iter().position(|s| s.no_return);
         let commit = crossing.and_then(|c| straight.points.iter().position(|p| *p == Point::After(c)));
         commit.is_some_and(|c| at > c)
@@ -177,6 +182,31 @@ impl Case<'_> {
                     self.mend(&run);
                 }
             }
+        }
+    }
+}
+
+/// No record can be missing, doubled or moved, except those that decide nothing and intents, which a crash
+/// repeats.
+fn refuses_edits(run: &Run) {
+    let free = |r: &Record| matches!(r, Record::Learned { .. } | Record::Rebooted { .. });
+    let refused = |records: &[Record]| Progress::replay(&run.plan, records).is_err();
+    for (i, record) in run.records.iter().enumerate().take(run.records.len() - 1) {
+        if free(record) {
+            continue;
+        }
+        let mut edited = run.records.clone();
+        edited.remove(i);
+        assert!(refused(&edited), "{record:?} may be missing");
+        if !matches!(record, Record::Started { .. } | Record::UndoStarted { .. } | Record::Abort { .. }) {
+            let mut edited = run.records.clone();
+            edited.insert(i, record.clone());
+            assert!(refused(&edited), "{record:?} may be doubled");
+        }
+        if !free(&run.records[i + 1]) {
+            let mut edited = run.records.clone();
+            edited.swap(i, i + 1);
+            assert!(refused(&edited), "{record:?} may be moved");
         }
     }
 }

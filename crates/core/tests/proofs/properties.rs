@@ -29,7 +29,7 @@ fn any_spec() -> impl Strategy<Value = String> {
 }
 
 fn any_ask() -> impl Strategy<Value = Ask> {
-    let memory = prop_oneof![3 => Just(PLENTY), 1 => Just(210_u64 << 20)];
+    let memory = prop_oneof![3 => Just(PLENTY), 1 => Just(105_u64 << 20)];
     prop_oneof![
         6 => (any_spec(), 0..6_u32, memory).prop_map(|(spec, build, memory)| Ask::Push { spec, build, memory }),
         2 => Just(Ask::Rollback(None)),
@@ -82,7 +82,7 @@ fn holds(before: &AppState, after: &AppState, plan: &Plan) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_app_lives(life in proptest::collection::vec((any_ask(), any_fault(), any::<bool>()), 1..12)) {
@@ -103,6 +103,10 @@ proptest! {
             prop_assert!(verdict == Verdict::Committed || verdict == Verdict::RolledBack, "{}", run.story());
             holds(&before, &run.state, &run.plan);
             let removed = matches!(ask, Ask::Remove) && verdict == Verdict::Committed;
+            // What a remove could not take down is for a person: nothing knows of it any more.
+            if removed && !run.progress.leftovers().is_empty() {
+                return Ok(());
+            }
             (host, state) = (run.host, run.state);
             if rest || removed {
                 tidy(&mut host, &mut state);

@@ -15,7 +15,7 @@ use crate::sim::Host;
 
 /// What is asked of a host.
 #[derive(Debug, Clone)]
-pub enum Ask {
+pub(crate) enum Ask {
     Push { spec: String, build: u32, memory: u64 },
     Rollback(Option<u32>),
     Start,
@@ -26,35 +26,35 @@ pub enum Ask {
 
 /// A host and a request.
 #[derive(Debug, Clone)]
-pub struct Shape {
-    pub name: String,
-    pub before: Vec<Ask>,
-    pub ask: Ask,
-    pub serving: Serving,
+pub(crate) struct Shape {
+    pub(crate) name: String,
+    pub(crate) before: Vec<Ask>,
+    pub(crate) ask: Ask,
+    pub(crate) serving: Serving,
 }
 
-pub const WEB: &str = "[processes.web]\nexec = \"bin/web\"\nmemory = \"100mb\"\n";
-pub const HTTP: &str = "[listen.http]\naddress = \":8080\"\nprocess = \"web\"\n";
-pub const ADMIN: &str = "[listen.admin]\naddress = \"127.0.0.1:9090\"\nprocess = \"web\"\n";
-pub const UNIX: &str = "[listen.sock]\naddress = \"/run/shop/s.sock\"\nprocess = \"web\"\n";
-pub const PORT: &str = "[listen.http]\naddress = \":8080\"\nprocess = \"web\"\nhandoff = \"port\"\n";
-pub const JOB: &str = "[processes.job]\nexec = \"bin/job\"\n";
-pub const ALONE: &str = "[processes.job]\nexec = \"bin/job\"\noverlap = false\n";
-pub const CHECK: &str = "[checks.up]\nkind = \"tcp\"\nlistener = \"http\"\n";
-pub const QUIET: &str = "[deploy]\nmonitor = \"0s\"\nmin_healthy = \"0s\"\n";
-pub const DEPLOY: &str = "[deploy]\n";
-pub const IMMEDIATE: &str = "[deploy]\nstrategy = \"immediate\"\n";
-pub const UNLIMITED: &str = "[deploy]\ndrain_timeout = \"unlimited\"\n";
+pub(crate) const WEB: &str = "[processes.web]\nexec = \"bin/web\"\nmemory = \"100mb\"\n";
+pub(crate) const HTTP: &str = "[listen.http]\naddress = \":8080\"\nprocess = \"web\"\n";
+pub(crate) const ADMIN: &str = "[listen.admin]\naddress = \"127.0.0.1:9090\"\nprocess = \"web\"\n";
+pub(crate) const UNIX: &str = "[listen.sock]\naddress = \"/run/shop/s.sock\"\nprocess = \"web\"\n";
+pub(crate) const PORT: &str = "[listen.http]\naddress = \":8080\"\nprocess = \"web\"\nhandoff = \"port\"\n";
+pub(crate) const JOB: &str = "[processes.job]\nexec = \"bin/job\"\n";
+pub(crate) const ALONE: &str = "[processes.job]\nexec = \"bin/job\"\noverlap = false\n";
+pub(crate) const CHECK: &str = "[checks.up]\nkind = \"tcp\"\nlistener = \"http\"\n";
+pub(crate) const QUIET: &str = "[deploy]\nmonitor = \"0s\"\nmin_healthy = \"0s\"\n";
+pub(crate) const DEPLOY: &str = "[deploy]\n";
+pub(crate) const IMMEDIATE: &str = "[deploy]\nstrategy = \"immediate\"\n";
+pub(crate) const UNLIMITED: &str = "[deploy]\ndrain_timeout = \"unlimited\"\n";
 
-pub fn spec(parts: &[&str]) -> String {
+pub(crate) fn spec(parts: &[&str]) -> String {
     format!("app = \"shop\"\nhosts = \"web\"\n{}", parts.concat())
 }
 
-pub fn two(text: &str) -> String {
+pub(crate) fn two(text: &str) -> String {
     text.replace("exec = \"bin/web\"\n", "exec = \"bin/web\"\ninstances = 2\n")
 }
 
-pub fn facts(state: &AppState, memory: u64) -> Facts {
+pub(crate) fn facts(state: &AppState, memory: u64) -> Facts {
     Facts {
         state: state.clone(),
         now: AT,
@@ -78,13 +78,13 @@ pub fn facts(state: &AppState, memory: u64) -> Facts {
     }
 }
 
-pub fn spec_of(text: &str) -> Spec {
+pub(crate) fn spec_of(text: &str) -> Spec {
     parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
-pub const PLENTY: u64 = 1 << 40;
+pub(crate) const PLENTY: u64 = 1 << 40;
 
-pub fn planned(ask: &Ask, state: &AppState) -> Option<Plan> {
+pub(crate) fn planned(ask: &Ask, state: &AppState) -> Option<Plan> {
     match asked(ask, state) {
         Ok(Planned::Plan(plan)) => Some(*plan),
         Ok(Planned::Nothing { .. }) => None,
@@ -93,7 +93,7 @@ pub fn planned(ask: &Ask, state: &AppState) -> Option<Plan> {
 }
 
 /// None too when it is refused.
-pub fn try_planned(ask: &Ask, state: &AppState) -> Option<Plan> {
+pub(crate) fn try_planned(ask: &Ask, state: &AppState) -> Option<Plan> {
     match asked(ask, state) {
         Ok(Planned::Plan(plan)) => Some(*plan),
         Ok(Planned::Nothing { .. }) | Err(_) => None,
@@ -118,7 +118,7 @@ fn asked(ask: &Ask, state: &AppState) -> Result<Planned, Box<deployd_api::error:
 
 impl Shape {
     /// A run of what is asked, on a host where everything before went well.
-    pub fn run(&self) -> Run {
+    pub(crate) fn run(&self) -> Run {
         let mut host = Host::default();
         let mut state = AppState::new("shop".parse().unwrap(), 50_000);
         for (i, ask) in self.before.iter().enumerate() {
@@ -146,17 +146,18 @@ impl Shape {
     }
 }
 
-pub fn push(spec: &str, build: u32) -> Ask {
+pub(crate) fn push(spec: &str, build: u32) -> Ask {
     Ask::Push { spec: spec.to_owned(), build, memory: PLENTY }
 }
 
-/// Memory for one, not for two with a margin.
-pub fn tight(spec: &str, build: u32) -> Ask {
-    Ask::Push { spec: spec.to_owned(), build, memory: 210 << 20 }
+/// Memory for the new release, without the margin that keeping the old one beside it takes.
+pub(crate) fn tight(spec: &str, build: u32) -> Ask {
+    let instances = if spec.contains("instances = 2") { 2 } else { 1 };
+    Ask::Push { spec: spec.to_owned(), build, memory: (instances * 105) << 20 }
 }
 
 /// All of them.
-pub fn all() -> Vec<Shape> {
+pub(crate) fn all() -> Vec<Shape> {
     let mut out = Vec::new();
     let mut add = |name: String, before: Vec<Ask>, ask: Ask, serving: Serving| {
         out.push(Shape { name, before, ask, serving });

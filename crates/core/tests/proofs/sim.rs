@@ -4,6 +4,7 @@
 //! the plan wrote, as systemd does; it never looks at the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use deployd_core::action::{Action, Socket, Trial};
 use deployd_core::state::{AppState, Change};
@@ -11,7 +12,7 @@ use deployd_core::units;
 
 /// Whether a process serves, or was told to end and still holds what it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub(crate) enum Life {
     Active,
     Ending,
 }
@@ -24,8 +25,8 @@ struct Process {
 
 /// The model.
 #[derive(Debug, Clone, Default)]
-pub struct Host {
-    files: BTreeMap<String, String>,
+pub(crate) struct Host {
+    files: BTreeMap<String, Arc<str>>,
     users: BTreeSet<String>,
     trees: BTreeSet<String>,
     dirs: BTreeSet<String>,
@@ -43,14 +44,14 @@ pub struct Host {
 
 /// What can be compared between two hosts that went different ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    pub files: BTreeMap<String, String>,
-    pub users: BTreeSet<String>,
-    pub trees: BTreeSet<String>,
-    pub dirs: BTreeSet<String>,
-    pub processes: Vec<String>,
-    pub listening: Vec<String>,
-    pub groups: BTreeMap<String, Vec<String>>,
+pub(crate) struct Summary {
+    pub(crate) files: BTreeMap<String, Arc<str>>,
+    pub(crate) users: BTreeSet<String>,
+    pub(crate) trees: BTreeSet<String>,
+    pub(crate) dirs: BTreeSet<String>,
+    pub(crate) processes: Vec<String>,
+    pub(crate) listening: Vec<String>,
+    pub(crate) groups: BTreeMap<String, Vec<String>>,
 }
 
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -65,7 +66,7 @@ fn template(unit: &str) -> String {
 }
 
 impl Host {
-    fn text(&self, unit: &str) -> Result<&String, String> {
+    fn text(&self, unit: &str) -> Result<&Arc<str>, String> {
         self.files.get(&units::path(&template(unit))).ok_or_else(|| format!("no unit {unit}"))
     }
 
@@ -143,7 +144,7 @@ impl Host {
     }
 
     /// A connection arrives everywhere: PID 1 starts what its sockets wake.
-    pub fn connect_everywhere(&mut self) {
+    pub(crate) fn connect_everywhere(&mut self) {
         let targets: BTreeSet<u32> = self.groups.keys().flat_map(|g| self.targets(g)).collect();
         let reached = |id: &u32| targets.contains(id) || self.sockets.get(id) == Some(&None);
         let units: Vec<String> =
@@ -162,7 +163,7 @@ impl Host {
     }
 
     /// What is wrong for the clients of this socket's address, if anything.
-    pub fn complaint(&self, socket: &Socket, must_answer: bool) -> Option<String> {
+    pub(crate) fn complaint(&self, socket: &Socket, must_answer: bool) -> Option<String> {
         if !socket.is_grouped() {
             let Some(id) = self.pid1.get(&socket.unit) else {
                 return Some(format!("{} does not listen", socket.unit));
@@ -178,23 +179,23 @@ impl Host {
     }
 
     /// Which activations of a process have a running instance.
-    pub fn runs(&self, prefix: &str) -> BTreeSet<String> {
+    pub(crate) fn runs(&self, prefix: &str) -> BTreeSet<String> {
         let tag = |u: &String| u.strip_prefix(prefix)?.split('@').next().map(str::to_owned);
         self.processes.keys().filter_map(tag).collect()
     }
 
-    pub fn is_active(&self, unit: &str) -> bool {
+    pub(crate) fn is_active(&self, unit: &str) -> bool {
         self.processes.get(unit).is_some_and(|p| p.life == Life::Active)
     }
 
     /// What was told to end ends.
-    pub fn let_end(&mut self) {
+    pub(crate) fn let_end(&mut self) {
         self.processes.retain(|_, p| p.life == Life::Active);
         self.reap();
     }
 
     /// The agent died. What it borrowed is in its FDSTORE, or lost; it borrows again what PID 1 has.
-    pub fn restart_agent(&mut self, lost: bool) {
+    pub(crate) fn restart_agent(&mut self, lost: bool) {
         if lost {
             self.agent.clear();
             self.reap();
@@ -205,7 +206,7 @@ impl Host {
     }
 
     /// Nothing outlives a restart of the host but files; the target decides what boots.
-    pub fn reboot(&mut self, target: &str) {
+    pub(crate) fn reboot(&mut self, target: &str) {
         self.processes.clear();
         self.pid1.clear();
         self.agent.clear();
@@ -220,11 +221,11 @@ impl Host {
         self.restart_agent(true);
     }
 
-    pub fn file(&self, path: &str) -> Option<&String> {
+    pub(crate) fn file(&self, path: &str) -> Option<&Arc<str>> {
         self.files.get(path)
     }
 
-    pub fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let owner = |id: &u32| self.pid1.iter().find(|(_, i)| *i == id).map(|(u, _)| u.clone());
         let name = |id: &u32| owner(id).unwrap_or_else(|| format!("stale member {id}"));
         Summary {
@@ -246,7 +247,7 @@ impl Host {
     }
 
     /// Carries out an action, and tells what it learned.
-    pub fn execute(&mut self, action: &Action, state: &AppState) -> Result<Vec<Change>, String> {
+    pub(crate) fn execute(&mut self, action: &Action, state: &AppState) -> Result<Vec<Change>, String> {
         match action {
             Action::EnsureUser { user, .. } => drop(self.users.insert(user.clone())),
             Action::RemoveUser { user, .. } => drop(self.users.remove(user)),
@@ -258,7 +259,7 @@ impl Host {
                 self.dirs.retain(|d| !below(d));
             }
             Action::WriteFiles { files } => {
-                self.files.extend(files.iter().map(|f| (f.path.clone(), f.content.clone())));
+                self.files.extend(files.iter().map(|f| (f.path.clone(), f.content.as_str().into())));
             }
             Action::RemoveFiles { paths } => self.files.retain(|p, _| !paths.contains(p)),
             Action::Steer { sockets, to, .. } => return self.steer(sockets, *to, state),
@@ -268,7 +269,9 @@ impl Host {
                 self.reap();
             }
             Action::CloseListener { socket } => {
-                self.pid1.remove(&socket.unit);
+                if let Some(id) = self.pid1.remove(&socket.unit) {
+                    self.agent.entry(socket.unit.clone()).or_insert(id);
+                }
                 self.reap();
             }
             Action::LeaveGroup { socket } => return Ok(self.leave_group(socket)),
@@ -285,7 +288,7 @@ impl Host {
             }
             Action::LearnNonblocking { process, drop_in, unit_says, .. } => {
                 if !unit_says {
-                    self.files.insert(drop_in.clone(), "[Service]\nNonBlocking=yes\n".to_owned());
+                    self.files.insert(drop_in.clone(), "[Service]\nNonBlocking=yes\n".into());
                 }
                 return Ok(vec![Change::Nonblocking { process: process.clone(), value: true }]);
             }
@@ -297,14 +300,15 @@ impl Host {
             }
             Action::Check { trial, .. } | Action::Watch { trial, .. } => return self.judge(trial),
             Action::Commit { target, wanted_by } => {
-                self.files.insert(wanted_by.clone(), "link".to_owned());
-                self.files.insert(target.path.clone(), target.content.clone());
+                self.files.insert(wanted_by.clone(), "link".into());
+                self.files.insert(target.path.clone(), target.content.as_str().into());
             }
             Action::Sweep { trees, .. } => self.trees.retain(|t| !trees.contains(t)),
-            Action::Record { .. }
-            | Action::AwaitEmptyQueue { .. }
-            | Action::Relay { .. }
-            | Action::ForgetApp { .. } => {}
+            Action::ForgetApp { .. } => {
+                self.agent.clear();
+                self.reap();
+            }
+            Action::Record { .. } | Action::AwaitEmptyQueue { .. } | Action::Relay { .. } => {}
         }
         Ok(vec![])
     }

@@ -20,9 +20,9 @@ defmodule Greeter.Listener do
 
     case :gen_tcp.listen(port, family(System.get_env("HOST")) ++ options()) do
       {:ok, socket} ->
-        for _ <- 1..@acceptors, do: spawn_link(fn -> accept(socket) end)
+        acceptors = for _ <- 1..@acceptors, do: spawn_link(fn -> accept(socket) end)
         IO.puts("listening")
-        {:ok, socket}
+        {:ok, {socket, acceptors}}
 
       {:error, reason} ->
         {:stop, {:cannot_listen, port, reason}}
@@ -31,12 +31,21 @@ defmodule Greeter.Listener do
 
   @impl true
   # Acceptors are linked: they end only with the socket, or by a mistake of ours.
-  def handle_info({:EXIT, _pid, reason}, socket), do: {:stop, reason, socket}
+  def handle_info({:EXIT, _pid, reason}, state), do: {:stop, reason, state}
 
   @impl true
-  def terminate(_reason, socket) do
+  def terminate(_reason, {socket, acceptors}) do
     :persistent_term.put(__MODULE__, true)
     :gen_tcp.close(socket)
+    # What they have accepted is a connection like any other before anyone counts.
+    for pid <- acceptors do
+      receive do
+        {:EXIT, ^pid, _reason} -> :ok
+      after
+        1_000 -> :ok
+      end
+    end
+
     wait_for_connections()
   end
 
@@ -58,8 +67,7 @@ defmodule Greeter.Listener do
         accept(socket)
 
       {:error, :closed} ->
-        # The listener is stopping; ending here would stop it a second time.
-        Process.sleep(:infinity)
+        :ok
 
       {:error, _reason} ->
         Process.sleep(20)
