@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::Size;
 use super::rig::{App, PORT, largest, median};
 
-const APPS: usize = 20;
 /// Ports of the twenty apps.
 const FIRST_PORT: u16 = 9200;
 const DEPLOY: &str = "min_healthy = \"0s\"\nmonitor = \"0s\"";
@@ -35,8 +34,7 @@ pub(super) fn run(size: Size) -> Result<Value> {
     std::thread::sleep(REST);
     let empty = rss_mb(&site)?;
     let overhead: Vec<f64> = overheads(&site, runs)?;
-    for (number, name) in APP_NAMES.iter().copied().enumerate().take(APPS) {
-        let port = FIRST_PORT + number as u16;
+    for (name, port) in APP_NAMES.into_iter().zip(FIRST_PORT..) {
         App { name, port, work_us: 0, deploy: DEPLOY }.push(&site, 1)?;
     }
     std::thread::sleep(REST);
@@ -65,7 +63,7 @@ pub(super) fn run(size: Size) -> Result<Value> {
     Ok(result)
 }
 
-const APP_NAMES: [&str; APPS] = [
+const APP_NAMES: [&str; 20] = [
     "app-a", "app-b", "app-c", "app-d", "app-e", "app-f", "app-g", "app-h", "app-i", "app-j", "app-k",
     "app-l", "app-m", "app-n", "app-o", "app-p", "app-q", "app-r", "app-s", "app-t",
 ];
