@@ -1,7 +1,7 @@
 //! PID 1, over D-Bus: start, stop, look, wait.
 //!
 //! Thin and typed; it decides nothing and never runs systemctl. A restart of dbus-daemon or a
-//! `daemon-reexec` in the middle of any operation is waited out (see [`bus`]), then the unit or job is
+//! `daemon-reexec` in the middle of any operation is waited out (see `bus`), then the unit or job is
 //! looked at again. None of these operations sets a limit on a job itself: the unit's own timeouts do, and a
 //! caller that wants less drops the future.
 
