@@ -280,10 +280,7 @@ impl Swap<'_> {
             }
             steps.add(phase, Action::CloseListener { socket: socket.clone() }, vec![]);
         }
-        let ported = |s: &&Socket| spec.listen[&s.listener].handoff == Handoff::Port;
-        for socket in sockets.iter().filter(ported) {
-            self.leave(socket, phase, steps);
-        }
+        let ported = |s: &Socket| spec.listen[&s.listener].handoff == Handoff::Port;
         // What may have to come back must have ended: a unit that still stops cannot be started.
         let wait = back == Return::Possible;
         for instance in old.instances_of(process) {
@@ -293,8 +290,14 @@ impl Swap<'_> {
         for instance in old.proxies_of(process).into_iter().filter(|_| wait) {
             steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
         }
-        for socket in sockets.iter().filter(|s| !ported(s)) {
-            if socket.is_grouped() && self.is_served_by_new(socket) {
+        for socket in &sockets {
+            let proxied = ported(socket);
+            // A proxy ends at once, with what it carries, when its listener is taken from it: it leaves the
+            // group in `plan_drained`, after the proxy.
+            if proxied && !wait {
+                continue;
+            }
+            if !proxied && socket.is_grouped() && self.is_served_by_new(socket) {
                 steps.add(phase, Self::relay(socket), vec![]);
             }
             self.leave(socket, phase, steps);
