@@ -170,7 +170,12 @@ impl RealHost {
             // What is still queued can only be handed on by who holds the socket.
             self.reach(socket, run).await?;
         }
-        self.systemd.stop(&socket.unit).await.map_err(|e| step_failed(&e))?;
+        let state = self.systemd.unit(&socket.unit).await.map_err(|e| step_failed(&e))?;
+        // A job on a socket waits for the one of its service: a stop of what is closed already would last as
+        // long as that one drains.
+        if state.is_some_and(|s| !s.is_down()) {
+            self.systemd.stop(&socket.unit).await.map_err(|e| step_failed(&e))?;
+        }
         self.systemd.reset_failed(&socket.unit).await.map_err(|e| step_failed(&e))?;
         Ok(Done::default())
     }
