@@ -76,7 +76,8 @@ impl Program {
 /// epmd in a unit of its own. Without one, whichever instance is first starts it in its own unit, and takes it along
 /// when it ends: an instance that boots just then fails to register.
 fn start_epmd(site: &Site, release: &str) -> Result<()> {
-    let run = format!("systemd-run --quiet --unit=beam-epmd $(echo {release}/erts-*/bin/epmd) -address 127.0.0.1");
+    let run =
+        format!("systemd-run --quiet --unit=beam-epmd $(echo {release}/erts-*/bin/epmd) -address 127.0.0.1");
     site.host.ok(&run).map(drop)
 }
 
