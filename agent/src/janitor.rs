@@ -4,10 +4,12 @@
 //! What is done here is idempotent and needs no journal: the state says what drains, and the host says
 //! whether it still does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deployd_api::error::ErrorBody;
+use deployd_api::ids::AppName;
 use deployd_core::plan;
 use deployd_core::state::{Change, Tag};
 use tracing::{info, warn};
@@ -26,10 +28,17 @@ pub trait Drained: Send + Sync + 'static {
 
 /// Runs for ever.
 pub async fn run<H: Port + Observer + Drained>(supervisor: Arc<Supervisor<H>>) {
+    let mut told: BTreeSet<(AppName, Tag)> = BTreeSet::new();
     loop {
-        for (_, state) in supervisor.apps().await {
+        for (app, state) in supervisor.apps().await {
             let draining = state.lock().await.draining.clone();
             for tag in draining {
+                if told.insert((app.clone(), tag))
+                    && let Err(e) = end(&supervisor, &state, tag).await
+                {
+                    warn!(%tag, error = %e, "failed to tell a release to end; trying again");
+                    told.remove(&(app.clone(), tag));
+                }
                 if let Err(e) = tidy(&supervisor, &state, tag).await {
                     warn!(%tag, error = %e, "failed to tidy up a release that has drained; trying again");
                 }
@@ -37,6 +46,20 @@ pub async fn run<H: Port + Observer + Drained>(supervisor: Arc<Supervisor<H>>) {
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// Tells it to end, once a life of the agent: the step that should have done it may have failed.
+async fn end<H: Port + Observer + Drained>(
+    supervisor: &Arc<Supervisor<H>>,
+    state: &SharedState,
+    tag: Tag,
+) -> Result<(), ErrorBody> {
+    let known = state.lock().await.clone();
+    for action in plan::plan_drain(&known, tag) {
+        let run = Run { elapsed: Duration::ZERO, state: state.clone() };
+        supervisor.host().apply(&action, &run).await?;
+    }
+    Ok(())
 }
 
 async fn tidy<H: Port + Observer + Drained>(

@@ -45,7 +45,7 @@ fn listener() -> (TcpListener, String) {
 }
 
 /// Prints the variables and sockets that the program has. `$$` is the process id that systemd knows.
-const SHOW: &str = "env | grep -E '^(LISTEN|LD_PRELOAD|DEPLOYD|PORT)' | sed \"s/=$$\\$/=self/\" | sort; \
+const SHOW: &str = "env | grep -E '^(LISTEN|LD_PRELOAD|DEPLOYD_BIND|PORT)' | sed \"s/=$$\\$/=self/\" | sort; \
                     for f in 0 3 4 5 6; do l=$(readlink /proc/$$/fd/$f); case $l in socket*) echo $f $l;; esac; done";
 
 #[test]

@@ -103,19 +103,19 @@ pub fn require_nothing_left(site: &Site, app: &str, live: &str) -> Result<()> {
 
     let rows = site.ctl(&format!("releases -a {app} -o json"))?.expect(0)?;
     let rows: Vec<Value> = serde_json::from_str(&rows.stdout).context("releases are not JSON")?;
-    let mut kept: Vec<&str> = rows
-        .iter()
-        .filter(|row| row["state"] == "live" || row["state"] == "kept")
-        .filter_map(|row| row["label"].as_str())
-        .collect();
+    let kept = rows.iter().filter(|row| row["state"] == "live" || row["state"] == "kept");
+    // A tree and its manifest each.
+    let kept = kept.filter_map(|row| row["label"].as_str()).flat_map(|label| [label, label]);
+    let files = site.host.ok(&format!("ls /var/lib/deployd/apps/{app}/releases"))?;
+    let label = |file: &'_ str| file.split('-').next().unwrap_or_default().to_owned();
+    let (mut kept, mut files): (Vec<String>, Vec<String>) =
+        (kept.map(str::to_owned).collect(), files.lines().map(label).collect());
     kept.sort_unstable();
-    let trees = site.host.ok(&format!("ls /var/lib/deployd/apps/{app}/releases"))?;
-    let mut with_files: Vec<&str> =
-        trees.lines().map(|tree| tree.split_once('-').map_or(tree, |(label, _)| label)).collect();
-    with_files.sort_unstable();
-    // A tree and its manifest.
-    with_files.dedup();
-    ensure!(with_files == kept, "releases with files: {with_files:?}, kept: {kept:?}");
+    files.sort_unstable();
+    ensure!(files == kept, "releases with files: {files:?}, kept: {kept:?}");
+    let staged =
+        site.host.ok(&format!("find /var/lib/deployd/apps/{app}/staging -mindepth 1 2>/dev/null || true"))?;
+    ensure!(staged.is_empty(), "left of staging: {staged}");
 
     let users = site.host.ok("getent passwd | grep ^dpl- | cut -d: -f1")?;
     ensure!(users == format!("dpl-{app}"), "users: {users}");

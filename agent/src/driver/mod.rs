@@ -133,8 +133,7 @@ impl<P: Port> Driver<P> {
         let mut first = None;
         for action in &step.undo {
             let run = Run { elapsed: Duration::ZERO, state: self.recorder.state.clone() };
-            let booted = run.state.lock().await.committed;
-            if self.progress.rebooted() && !action.outlives_reboot(booted) {
+            if self.progress.rebooted() && !action.outlives_reboot(self.plan.from) {
                 continue;
             }
             self.learn(action.change_at_start()).await?;

@@ -10,8 +10,8 @@ use deployd_core::units;
 
 use super::RealHost;
 use super::failure::{step_failed, with_chain};
-use crate::driver::Done;
-use crate::host::users;
+use crate::driver::{Done, Run};
+use crate::host::{fdstore, users};
 use crate::store::atomic;
 use crate::store::releases::mounts::{Folders, Owner};
 use crate::store::releases::{LinkPolicy, ReleaseError, TreeName};
@@ -178,7 +178,19 @@ impl RealHost {
         Ok(Done { note: (!notes.is_empty()).then(|| notes.join("; ")), learned: None })
     }
 
-    pub(super) async fn forget_app(&self, app: &AppName) -> Result<Done, ErrorBody> {
+    pub(super) async fn forget_app(&self, app: &AppName, run: &Run) -> Result<Done, ErrorBody> {
+        for socket in run.state.lock().await.groups.values().flatten() {
+            self.held.remove(&socket.unit);
+            fdstore::forget(&socket.unit).map_err(|e| step_failed(&e))?;
+        }
+        // Their files are gone, but PID 1 keeps what is active, what booted with multi-user.target, and every
+        // unit that those name. An app that comes back would start with their old text.
+        for unit in [units::target(app), units::slice(app)] {
+            if self.systemd.unit(&unit).await.map_err(|e| step_failed(&e))?.is_some() {
+                self.systemd.stop(&unit).await.map_err(|e| step_failed(&e))?;
+            }
+        }
+        self.systemd.daemon_reload().await.map_err(|e| step_failed(&e))?;
         let (releases, app) = (self.releases.clone(), app.clone());
         let removed = blocking(move || releases.remove_app(&app)).await?.map_err(|e| release_failed(&e))?;
         let note = removed.leftovers.first().map(|(path, why)| format!("{} stays: {why}", path.display()));

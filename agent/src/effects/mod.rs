@@ -73,6 +73,19 @@ pub struct HostSettings {
 
 impl Port for RealHost {
     async fn apply(&self, action: &Action, run: &Run) -> Result<Done, ErrorBody> {
+        let done = self.carry_out(action, run).await;
+        if done.is_err() && self.systemd.is_stopping().await.unwrap_or(false) {
+            // A reboot stops candidates like everything else: that is no failure of theirs, and nothing can be
+            // undone now. We are stopped, too; after the boot the journal tells where this deployment stood.
+            tracing::info!(kind = action.kind(), "the host is going down: standing still");
+            std::future::pending::<()>().await;
+        }
+        done
+    }
+}
+
+impl RealHost {
+    async fn carry_out(&self, action: &Action, run: &Run) -> Result<Done, ErrorBody> {
         match action {
             Action::EnsureUser { app, uid, .. } => self.ensure_user(app, *uid).await,
             Action::RemoveUser { app, .. } => self.remove_user(app).await,
@@ -86,7 +99,7 @@ impl Port for RealHost {
             Action::RemoveFiles { paths } => files::remove(paths),
             Action::Steer { sockets, to, .. } => self.steer(sockets, *to, run).await,
             Action::OpenListener { socket, nonblocking } => self.open(socket, *nonblocking).await,
-            Action::CloseListener { socket } => self.close(socket).await,
+            Action::CloseListener { socket } => self.close(socket, run).await,
             Action::AwaitEmptyQueue { socket, quiet, cap } => self.await_empty(socket, *quiet, *cap).await,
             Action::Relay { socket, unit, quiet, cap } => self.relay(socket, unit, *quiet, *cap).await,
             Action::LeaveGroup { socket } => self.leave(socket, run).await,
@@ -105,7 +118,7 @@ impl Port for RealHost {
             Action::Record { .. } => Ok(Done::default()),
             Action::Commit { target, wanted_by } => files::commit(target, wanted_by),
             Action::Sweep { app, trees, .. } => self.sweep(app, trees).await,
-            Action::ForgetApp { app } => self.forget_app(app).await,
+            Action::ForgetApp { app } => self.forget_app(app, run).await,
         }
     }
 }

@@ -165,7 +165,11 @@ impl RealHost {
         Ok(Done::note(format!("{} µs", began.elapsed().as_micros())))
     }
 
-    pub(super) async fn close(&self, socket: &Socket) -> Result<Done, ErrorBody> {
+    pub(super) async fn close(&self, socket: &Socket, run: &Run) -> Result<Done, ErrorBody> {
+        if socket.is_grouped() {
+            // What is still queued can only be handed on by who holds the socket.
+            self.reach(socket, run).await?;
+        }
         self.systemd.stop(&socket.unit).await.map_err(|e| step_failed(&e))?;
         self.systemd.reset_failed(&socket.unit).await.map_err(|e| step_failed(&e))?;
         Ok(Done::default())
@@ -240,6 +244,9 @@ impl RealHost {
     }
 
     pub(super) async fn leave(&self, socket: &Socket, run: &Run) -> Result<Done, ErrorBody> {
+        if socket.is_grouped() && self.is_up(&socket.unit).await? {
+            return Ok(Done::note(format!("{} runs again: it stays", socket.unit)));
+        }
         let held = self.held.remove(&socket.unit);
         let gone = match held.filter(|_| socket.is_grouped()) {
             Some(listener) => {

@@ -140,9 +140,16 @@ pub fn free_port_run(n: u16) -> Option<u16> {
         .find(|first| (*first..first.saturating_add(n)).all(|p| free(&p)))
 }
 
-/// The id of this boot: another one means that everything in memory is gone.
+/// The id of this boot: another one means that everything in memory is gone. A container that restarts keeps
+/// its kernel, so the start of PID 1 is a part of it.
 pub fn boot_id() -> Result<String, FactError> {
-    read_line("/proc/sys/kernel/random/boot_id", "the boot id")
+    let kernel = read_line("/proc/sys/kernel/random/boot_id", "the boot id")?;
+    let stat = read_line("/proc/1/stat", "the start of PID 1")?;
+    // The name is in parentheses and may hold anything; the start is the 20th field after it.
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
+    let start = fields.and_then(|mut fields| fields.nth(19));
+    let start = start.ok_or_else(|| failed("the start of PID 1")(io::Error::other("no such field")))?;
+    Ok(format!("{kernel}-{start}"))
 }
 
 /// The host's name.
@@ -169,7 +176,8 @@ mod tests {
         assert!(memory_available().unwrap() > 1 << 20);
         let disk = disk(Path::new("/")).unwrap();
         assert!(disk.free <= disk.total && disk.total > 0);
-        assert_eq!(boot_id().unwrap().len(), 36);
+        let boot = boot_id().unwrap();
+        assert!(boot.len() > 37 && boot == boot_id().unwrap(), "{boot}");
         assert!(!host_name().unwrap().is_empty());
         assert!(boot_time().unwrap() <= boot_time().unwrap());
     }

@@ -1,7 +1,7 @@
 //! PID 1, over D-Bus: start, stop, look, wait.
 //!
 //! Thin and typed; it decides nothing and never runs systemctl. A restart of dbus-daemon or a
-//! `daemon-reexec` in the middle of any operation is waited out (see [`bus`]), then the unit or job is
+//! `daemon-reexec` in the middle of any operation is waited out (see `bus`), then the unit or job is
 //! looked at again. None of these operations sets a limit on a job itself: the unit's own timeouts do, and a
 //! caller that wants less drops the future.
 
@@ -214,6 +214,12 @@ impl Systemd {
     pub async fn list(&self, patterns: &[&str]) -> Result<Vec<UnitBrief>, SystemdError> {
         let rows = self.repeat("list units", "", |c| async move { proxy::list(&c, patterns).await }).await?;
         Ok(rows.into_iter().map(UnitBrief::from_row).collect())
+    }
+
+    /// Whether the host is going down: a reboot or power-off has begun to stop everything.
+    pub async fn is_stopping(&self) -> Result<bool, SystemdError> {
+        let ask = |c| async move { proxy::system_state(&c).await };
+        Ok(self.repeat("read the state of the host", "", ask).await? == "stopping")
     }
 
     /// The version of systemd, as `252.39-1~deb12u2`.

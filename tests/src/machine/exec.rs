@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::Host;
 
@@ -20,6 +22,24 @@ pub(super) fn enter(leader: u32, program: &str) -> Command {
         .env("LANG", "C.UTF-8")
         .env("TERM", "dumb");
     command
+}
+
+/// Lets commands of ours go on that a shutdown stopped. It stops everything for a moment, and nsenter then stops
+/// itself, too, for good: its command is never reaped, and the kernel waits for that before the host is gone.
+pub(super) fn resume_stopped() {
+    let ours = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (name, fields) = stat.rsplit_once(')')?;
+        let mut fields = fields.split_whitespace();
+        let (state, parent) = (fields.next()?, fields.next()?.parse::<u32>().ok()?);
+        Some(name.ends_with("(nsenter") && state == "T" && parent == std::process::id())
+    };
+    let Ok(entries) = fs::read_dir("/proc") else { return };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids.filter(|pid| ours(*pid) == Some(true)) {
+        // One that ended meanwhile needs nothing.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+    }
 }
 
 impl Host {

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::boot::{self, Start};
+use super::exec;
 use super::net::{Address, Net};
 use super::owner;
 use crate::image::Image;
@@ -266,7 +267,10 @@ fn mount(words: &[&str], place: &Path) -> Result<()> {
 fn wait_end(mut nspawn: Child) -> Result<()> {
     let ended = wait::until(SHUTDOWN_LIMIT, "nspawn to end", || match nspawn.try_wait() {
         Ok(Some(_)) => Ok(()),
-        Ok(None) => Err("still running".to_owned()),
+        Ok(None) => {
+            exec::resume_stopped();
+            Err("still running".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     });
     if ended.is_err() {

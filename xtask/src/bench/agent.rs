@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::Size;
 use super::rig::{App, PORT, largest, median};
 
-const APPS: usize = 20;
 /// Ports of the twenty apps.
 const FIRST_PORT: u16 = 9200;
 const DEPLOY: &str = "min_healthy = \"0s\"\nmonitor = \"0s\"";
@@ -29,15 +28,13 @@ pub(super) fn run(size: Size) -> Result<Value> {
     deb::install(&host, &packages)?;
     let site = Site { host };
     site.wait_for_agent()?;
-    let (runs, idle) = size.pick((5, Duration::from_secs(15)), (15, Duration::from_secs(60)));
+    let (runs, idle) = size.pick((5, Duration::from_secs(15)), (15, Duration::from_mins(1)));
 
     let starts: Vec<f64> = (0..runs).map(|_| start_ms(&site)).collect::<Result<_>>()?;
     std::thread::sleep(REST);
     let empty = rss_mb(&site)?;
     let overhead: Vec<f64> = overheads(&site, runs)?;
-    for number in 0..APPS {
-        let name: &'static str = APP_NAMES[number];
-        let port = FIRST_PORT + number as u16;
+    for (name, port) in APP_NAMES.into_iter().zip(FIRST_PORT..) {
         App { name, port, work_us: 0, deploy: DEPLOY }.push(&site, 1)?;
     }
     std::thread::sleep(REST);
@@ -66,7 +63,7 @@ pub(super) fn run(size: Size) -> Result<Value> {
     Ok(result)
 }
 
-const APP_NAMES: [&str; APPS] = [
+const APP_NAMES: [&str; 20] = [
     "app-a", "app-b", "app-c", "app-d", "app-e", "app-f", "app-g", "app-h", "app-i", "app-j", "app-k",
     "app-l", "app-m", "app-n", "app-o", "app-p", "app-q", "app-r", "app-s", "app-t",
 ];
@@ -93,18 +90,16 @@ fn rss_mb(site: &Site) -> Result<f64> {
     Ok(line.trim_end_matches("kB").trim().parse::<f64>()? * 1024.0 / 1e6)
 }
 
-/// Time on a CPU, of all threads, in per cent of one.
+/// Time on a CPU, in per cent of one. The unit's cgroup counts it, for threads come and go.
 fn cpu_percent(site: &Site, span: Duration) -> Result<f64> {
-    let pid = site.agent_pid()?;
-    let line = format!("cat /proc/{pid}/task/*/schedstat");
-    let nanoseconds = || -> Result<f64> {
-        let text = site.host.ok(&line)?;
-        let first = |line: &str| line.split(' ').next().and_then(|word| word.parse::<f64>().ok());
-        Ok(text.lines().filter_map(first).sum())
+    let microseconds = || -> Result<f64> {
+        let stat = site.host.ok("cat /sys/fs/cgroup/system.slice/deployd.service/cpu.stat")?;
+        let used = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        Ok(used.context("no usage_usec in cpu.stat")?.parse()?)
     };
-    let (before, since) = (nanoseconds()?, Instant::now());
+    let (before, since) = (microseconds()?, Instant::now());
     std::thread::sleep(span);
-    Ok((nanoseconds()? - before) / since.elapsed().as_nanos() as f64 * 100.0)
+    Ok((microseconds()? - before) / since.elapsed().as_micros() as f64 * 100.0)
 }
 
 /// From an accepted push to all new connections, less the app's own start, of an artifact of 100 MB in which one

@@ -38,13 +38,18 @@ impl Way {
         matches!(self, Self::Nginx | Self::Haproxy)
     }
 
-    /// The key of what it lost.
+    /// Whether it must lose something, so that the run shows anything.
+    pub(super) fn is_control(self) -> bool {
+        !self.is_proxy()
+    }
+
+    /// The beginning of its keys.
     pub(super) fn key(self) -> &'static str {
         match self {
-            Self::NaiveClose => "naive_failed",
-            Self::Restart => "restart_failed",
-            Self::Nginx => "nginx_failed",
-            Self::Haproxy => "haproxy_failed",
+            Self::NaiveClose => "naive",
+            Self::Restart => "restart",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
         }
     }
 }
@@ -126,7 +131,7 @@ impl<'a> Peers<'a> {
             }
             Way::Restart => drop(self.host.ok("systemctl restart restarted.service")?),
             Way::Nginx => {
-                self.replace_behind("nginx", "pgrep -f 'nginx: worker process is shutting down'")?
+                self.replace_behind("nginx", "pgrep -f '[n]ginx: worker process is shutting down'")?;
             }
             // The master and one worker, and a line for each older worker.
             Way::Haproxy => self.replace_behind("haproxy", "pgrep -x haproxy | tail -n +3 | grep .")?,

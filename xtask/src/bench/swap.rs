@@ -22,6 +22,8 @@ const REGIMES: [Regime; 3] = [
 ];
 /// No waits of its own: what is measured is the swap.
 const DEPLOY: &str = "min_healthy = \"0s\"\nmonitor = \"0s\"";
+/// Replacements that a control gets to lose something.
+const CONTROL_CAP: usize = 50;
 /// The process that the control starts beside the app: the fixture as the app's unit runs it, on a port of its own.
 const TWIN: &str = "[Service]\nType=notify\nUser=nobody\nEnvironment=ADDRESS=127.0.0.1:9100\n\
                     ExecStart=/srv/twin/app web\n";
@@ -38,7 +40,15 @@ struct Sum {
     swap_p999: Vec<f64>,
     control_p999: Vec<f64>,
     to_full: Vec<f64>,
-    peers: Vec<(Way, u64)>,
+    peers: Vec<Peer>,
+}
+
+/// One way in one round, or in all.
+#[derive(Clone, Copy)]
+struct Peer {
+    way: Way,
+    swaps: usize,
+    failed: u64,
 }
 
 pub(super) fn run(size: Size) -> Result<Value> {
@@ -60,14 +70,7 @@ pub(super) fn run(size: Size) -> Result<Value> {
             let window = ours(&field, regime, &app, &mut number, swaps, &mut sum)?;
             control(&field, regime, window, swaps, &mut sum)?;
             for way in Way::ALL.into_iter().filter(|way| field.proxies || !way.is_proxy()) {
-                let (recording, ()) = field.load(&field.peers, way.port(), regime, |load| {
-                    for _ in 0..swaps {
-                        peers.replace(way)?;
-                        load.wait_flowing(300, Duration::from_secs(30))?;
-                    }
-                    Ok(())
-                })?;
-                sum.peers.push((way, recording.report(&[]).total.failed));
+                peer(&field, regime, &mut peers, way, swaps, &mut sum)?;
             }
         }
         all += sum.swaps;
@@ -140,23 +143,45 @@ fn control(field: &Field, regime: &Regime, window: Duration, swaps: usize, sum: 
     Ok(())
 }
 
+/// Replacements by another way. One that must lose gets more of them until it has.
+fn peer(
+    field: &Field,
+    regime: &Regime,
+    peers: &mut Peers<'_>,
+    way: Way,
+    swaps: usize,
+    sum: &mut Sum,
+) -> Result<()> {
+    let may_go_on = way.is_control() && sum.of(way).is_none_or(|peer| peer.failed == 0);
+    let (recording, done) = field.load(&field.peers, way.port(), regime, |load| {
+        let mut done = 0;
+        while done < swaps || (may_go_on && load.failed() == 0 && done < CONTROL_CAP) {
+            peers.replace(way)?;
+            load.wait_flowing(300, Duration::from_secs(30))?;
+            done += 1;
+        }
+        Ok(done)
+    })?;
+    sum.peers.push(Peer { way, swaps: done, failed: recording.report(&[]).total.failed });
+    Ok(())
+}
+
 impl Sum {
-    fn of(&self, way: Way) -> Option<u64> {
-        let mut found =
-            self.peers.iter().filter(|(other, _)| *other == way).map(|(_, failed)| *failed).peekable();
-        found.peek()?;
-        Some(found.sum())
+    /// All rounds of one way; `None` when it did not run.
+    fn of(&self, way: Way) -> Option<Peer> {
+        let rounds = self.peers.iter().filter(|peer| peer.way == way).copied();
+        rounds.reduce(|a, b| Peer { way, swaps: a.swaps + b.swaps, failed: a.failed + b.failed })
     }
 
     /// The regime's keys; an error when the positive controls lost nothing, for then nothing is shown.
     fn verified(&self, regime: &Regime) -> Result<Value> {
         for way in [Way::NaiveClose, Way::Restart] {
-            let lost = self.of(way).with_context(|| format!("{way:?} did not run"))?;
+            let peer = self.of(way).with_context(|| format!("{way:?} did not run"))?;
             ensure!(
-                lost > 0,
+                peer.failed > 0,
                 "{}: {way:?} lost nothing in {} swaps: this run proves nothing",
                 regime.name,
-                self.swaps
+                peer.swaps
             );
         }
         let mut value = json!({
@@ -173,7 +198,8 @@ impl Sum {
             "healthy_to_full_ms_max": largest(&self.to_full),
         });
         for way in Way::ALL {
-            value[way.key()] = json!(self.of(way));
+            value[format!("{}_failed", way.key())] = json!(self.of(way).map(|peer| peer.failed));
+            value[format!("{}_swaps", way.key())] = json!(self.of(way).map(|peer| peer.swaps));
         }
         Ok(value)
     }

@@ -46,6 +46,11 @@ pub(super) async fn subscribe(connection: &Connection) -> zbus::Result<()> {
     call(connection, "Subscribe", &()).await.map(drop)
 }
 
+/// `running`, `degraded`, `stopping`, …
+pub(super) async fn system_state(connection: &Connection) -> zbus::Result<String> {
+    property(connection, MANAGER_PATH, MANAGER, "SystemState").await
+}
+
 pub(super) async fn version(connection: &Connection) -> zbus::Result<String> {
     property(connection, MANAGER_PATH, MANAGER, "Version").await
 }
