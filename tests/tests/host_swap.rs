@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use deployd_tests::control::{Control, Way};
 use deployd_tests::effort::Effort;
 use deployd_tests::image::Suite;
-use deployd_tests::load::{Load, Options, Report, Sources, Window, monotonic_ns};
+use deployd_tests::load::{Load, Options, Priority, Report, Sources, Window, monotonic_ns};
 use deployd_tests::site::{Site, shop};
 use deployd_tests::tun::Relay;
 
@@ -20,7 +20,8 @@ const CONTROL_CAP: usize = 50;
 const DEPLOY: &str = "min_healthy = \"0s\"\nmonitor = \"0s\"";
 /// In so many 10 ms slots of a swap there must have been load.
 const PRESENT: f64 = 0.95;
-const THINK: Duration = Duration::from_millis(10);
+/// Pause of a client between two requests: so requests begin at any moment, and not only when one is answered.
+const THINK: Duration = Duration::from_millis(40);
 const ONE_WAY: Duration = Duration::from_millis(20);
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -29,16 +30,13 @@ struct Regime {
     name: &'static str,
     env: &'static [(&'static str, &'static str)],
     clients: usize,
-    /// Between two requests of a client, so that requests begin at any moment and not only with an answer.
-    think: Duration,
     far: bool,
 }
 
-const FAST: Regime = Regime { name: "fast app", env: &[], clients: 128, think: THINK, far: false };
-/// 3,333 requests a second at most, so that many of the 256 clients always wait in the queue.
-const BUSY: Regime =
-    Regime { name: "busy queue", env: &[("WORK_US", "300")], clients: 256, think: THINK, far: false };
-const FAR: Regime = Regime { name: "40 ms RTT", env: &[], clients: 128, think: THINK, far: true };
+const FAST: Regime = Regime { name: "fast app", env: &[], clients: 512, far: false };
+/// 3,333 requests a second at most: a third of what the clients would send, so that its queue is never empty.
+const BUSY: Regime = Regime { name: "busy queue", env: &[("WORK_US", "300")], clients: 512, far: false };
+const FAR: Regime = Regime { name: "40 ms RTT", env: &[], clients: 256, far: true };
 
 #[test]
 fn a_fast_app_on_bookworm() -> Result<()> {
@@ -153,7 +151,8 @@ fn options(regime: &Regime, site: &Site, relay: Option<&Relay>) -> Result<Option
     let mut options = Options::new(SocketAddr::new(ip.into(), 8080)).from_netns(net.client().clone());
     options.sources = Sources::Of(sources);
     options.clients = regime.clients;
-    options.think = regime.think;
+    options.think = THINK;
+    options.priority = Priority::BeforeOthers;
     Ok(options)
 }
 

@@ -28,7 +28,10 @@ pub(super) struct Engine {
     accepted: Accepted,
     keep_request: Vec<u8>,
     renew_request: Vec<u8>,
+    /// The mean. Each pause is between half and one and a half of it: clients that all pause alike would march in
+    /// step after the first delay, with no load at all between their steps.
     think_ns: u64,
+    chance: u64,
     timeout_ns: u64,
     samples: Vec<Sample>,
     shared: Arc<Shared>,
@@ -56,6 +59,7 @@ impl Engine {
             connector: Connector::new(options.target, options.sources),
             accepted: Accepted::new(options.accept, options.body_len),
             think_ns: options.think.as_nanos() as u64,
+            chance: 1,
             timeout_ns: options.timeout.as_nanos() as u64,
             samples: Vec::new(),
             shared,
@@ -182,7 +186,10 @@ impl Engine {
             client.disconnect(self.poll.registry());
         }
         let pause = if kind == Kind::Ok { 0 } else { AFTER_FAILURE.as_nanos() as u64 };
-        client.state = State::Idle { due_ns: now + self.think_ns.max(pause) };
+        let think =
+            self.think_ns / 2 + self.chance.wrapping_mul(0x9E37_79B9_7F4A_7C15) % self.think_ns.max(1);
+        self.chance = self.chance.wrapping_add(1);
+        client.state = State::Idle { due_ns: now + think.max(pause) };
         self.shared.count(kind, release, request.retried, self.accepted.lines());
         if self.think_ns == 0 && kind == Kind::Ok && !self.shared.is_stopping() {
             self.start(index, now);

@@ -32,7 +32,7 @@ mod source;
 mod tests;
 
 pub use clock::monotonic_ns;
-pub use options::{Options, Pattern, Sources};
+pub use options::{Options, Pattern, Priority, Sources};
 pub use report::{Latency, Part, Report, Window, WindowReport};
 pub use running::Load;
 pub use sample::{Kind, Recording, Sample};

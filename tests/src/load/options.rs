@@ -27,6 +27,15 @@ pub enum Sources {
     Of(Vec<IpAddr>),
 }
 
+/// Whether the generator waits for a processor like every other program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// It does.
+    Normal,
+    /// It does not: a pause of it would look like a pause of the load. Only with a think time.
+    BeforeOthers,
+}
+
 /// A load run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -40,8 +49,10 @@ pub struct Options {
     pub pattern: Pattern,
     /// Where they connect from.
     pub sources: Sources,
-    /// Pause of a client between an answer and its next request.
+    /// Mean pause of a client between an answer and its next request.
     pub think: Duration,
+    /// Of the generator's thread.
+    pub priority: Priority,
     /// After this a request has failed as `Timeout`.
     pub timeout: Duration,
     /// Accepted first lines of a body (`shop v1`); empty: every 200 with a first line is accepted.
@@ -66,6 +77,7 @@ impl Options {
             pattern: Pattern::Half,
             sources,
             think: Duration::ZERO,
+            priority: Priority::Normal,
             timeout: Duration::from_secs(2),
             accept: Vec::new(),
             body_len: None,

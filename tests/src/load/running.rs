@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::engine::Engine;
-use super::options::Options;
+use super::options::{Options, Priority};
 use super::sample::{Kind, NO_RELEASE, Recording};
 use crate::wait;
 
@@ -76,7 +76,9 @@ impl Load {
             if let Some(netns) = &options.from {
                 netns.enter_thread()?;
             }
-            go_first();
+            if options.priority == Priority::BeforeOthers {
+                go_first();
+            }
             Engine::new(options, for_thread)?.run()
         });
         Ok(Self { shared, thread: Some(thread.context("failed to start a thread")?) })
@@ -127,11 +129,11 @@ impl Load {
     }
 }
 
-/// Lets the calling thread run before other work of this machine: a pause of the generator would look like a silence of
-/// the server. Without the right to it the load is as good as the machine is idle.
+/// Lets the calling thread run before other programs of this machine. Niceness would not do: where the kernel groups
+/// processes by session it holds only within one. Without the right to it the load is as steady as the machine is idle.
 fn go_first() {
     let thread = nix::unistd::gettid().to_string();
-    let asked = Command::new("renice").args(["-n", "-10", "-p", &thread]).output();
+    let asked = Command::new("chrt").args(["--rr", "--pid", "1", &thread]).output();
     if !asked.is_ok_and(|output| output.status.success()) {
         eprintln!("the load generator has no priority over other programs");
     }
