@@ -14,7 +14,7 @@ use deployd_core::plan;
 use deployd_core::state::{Change, Tag};
 use tracing::{info, warn};
 
-use crate::driver::{Port, Run, SharedState, record};
+use crate::driver::{Port, Run, SharedState, limited, record};
 use crate::supervisor::{Observer, Supervisor, store_failed};
 
 /// How often the host is asked whether something still drains. Only while something does.
@@ -57,7 +57,7 @@ async fn end<H: Port + Observer + Drained>(
     let known = state.lock().await.clone();
     for action in plan::plan_drain(&known, tag) {
         let run = Run { elapsed: Duration::ZERO, state: state.clone() };
-        supervisor.host().apply(&action, &run).await?;
+        limited(supervisor.host(), &action, &run, plan::deadline(&action).into()).await?;
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ async fn tidy<H: Port + Observer + Drained>(
     }
     for action in plan::plan_drained(&known, tag) {
         let run = Run { elapsed: Duration::ZERO, state: state.clone() };
-        let done = supervisor.host().apply(&action, &run).await?;
+        let done = limited(supervisor.host(), &action, &run, plan::deadline(&action).into()).await?;
         let changes: Vec<Change> = done.learned.into_iter().chain(action.change_at_end()).collect();
         let saved = record::save(supervisor.store(), state, &changes, None).await;
         saved.map_err(|e| store_failed(&e))?;

@@ -171,6 +171,7 @@ fn is_wait(action: &Action) -> bool {
     matches!(
         action,
         Action::Check { .. }
+            | Action::LearnNonblocking { .. }
             | Action::Watch { .. }
             | Action::AwaitEmptyQueue { .. }
             | Action::StartInstance { .. }
@@ -208,7 +209,8 @@ async fn carry_out<P: Port>(
     }
 }
 
-async fn limited<P: Port>(
+/// Carries an action out, and fails when it takes longer than it may.
+pub(crate) async fn limited<P: Port>(
     port: &P,
     action: &Action,
     run: &Run,

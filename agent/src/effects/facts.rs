@@ -76,9 +76,8 @@ impl RealHost {
         let Some(staged) = staged.map_err(|e| step_failed(&e))? else { return Ok(None) };
         // What has not arrived yet is judged when it has: a plan asks before anything is sent.
         let seen = spec.processes.iter().filter(|(_, p)| !staged.unseen.contains(&clean(word(p))));
-        let programs = seen.map(|(name, process)| {
-            (name.clone(), elf::inspect(&staged.peek, &clean(word(process)), PATH).into())
-        });
+        let programs = seen
+            .map(|(name, process)| (name.clone(), elf::inspect(&staged.peek, &clean(word(process)), PATH)));
         let space = crate::store::disk::observe(&self.apps_dir())
             .map_err(|e| super::files::io_failed("look at the room of", &self.apps_dir(), &e))?;
         let promised = self.disk.promised().bytes.saturating_add(self.settings.disk_reserve);

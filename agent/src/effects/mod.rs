@@ -106,12 +106,12 @@ impl RealHost {
             Action::StartInstance { instance, timeout } => self.start(instance, *timeout).await,
             Action::StopInstance { instance, wait } => self.stop(instance, *wait).await,
             Action::RestartInstance { instance, timeout } => self.restart(instance, *timeout).await,
-            Action::LearnNonblocking { process, socket, drop_in, unit_says, reload } => {
-                let found = self.learn(socket, run).await?;
-                self.note_nonblocking(process, found, drop_in, *unit_says, *reload).await
+            Action::LearnNonblocking { first, socket, drop_in, unit_says, reload, timeout } => {
+                let found = self.learn(first, socket, *timeout, run).await?;
+                self.note_nonblocking(&first.process, found, drop_in, *unit_says, *reload).await
             }
             Action::ReloadIfNeeded { units } => self.reload_if_needed(units).await,
-            Action::Check { trial, timeout } => self.check(trial, *timeout, run).await,
+            Action::Check { trial, timeout, restarts } => self.check(trial, *timeout, *restarts, run).await,
             Action::Watch { trial, duration, restarts, .. } => {
                 self.watch(trial, *duration, *restarts, run).await
             }

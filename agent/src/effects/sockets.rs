@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::spec::{Address, Millis};
-use deployd_core::action::Socket;
+use deployd_core::action::{Instance, Socket};
 use deployd_core::state::{Change, Tag};
 use deployd_core::steering;
-use deployd_core::units;
 
 use super::RealHost;
 use super::failure::step_failed;
@@ -26,8 +25,6 @@ use crate::host::systemd::{JobResult, TransientSpec};
 
 /// How often a queue is looked at.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long an app may take from its start to its first accept() before we stop looking.
-const ACCEPT_WITHIN: Duration = Duration::from_mins(1);
 /// How long one connection may wait to be accepted before another is tried.
 const ONE_TRY: Duration = Duration::from_secs(1);
 
@@ -277,16 +274,21 @@ impl RealHost {
 
     /// What the first instance made of `O_NONBLOCK`: read once it has accepted something, because only
     /// then it has surely set what it wants.
-    pub(super) async fn learn(&self, socket: &Socket, run: &Run) -> Result<Option<Blocking>, ErrorBody> {
+    pub(super) async fn learn(
+        &self,
+        first: &Instance,
+        socket: &Socket,
+        timeout: Millis,
+        run: &Run,
+    ) -> Result<Option<Blocking>, ErrorBody> {
         let (Some(listener), Some(to)) = (self.held.get(&socket.unit), loopback(&socket.address)) else {
             return Ok(None);
         };
         let Some(index) = self.index(socket, run).await? else { return Ok(None) };
-        let Some((first, limit)) = first_instance(socket, run).await else { return Ok(None) };
         let mark = self.settings.mark_prefix.mark(index);
         let began = Instant::now();
         // A candidate that has ended already is for the check to judge, and at once.
-        while began.elapsed() < limit && !self.has_ended(&first).await? {
+        while began.elapsed() < Duration::from(timeout) && !self.has_ended(&first.unit).await? {
             let target = Target::Tcp { addr: to, mark: Some(mark) };
             let touched = probe::tcp(&target, ONE_TRY).await;
             if touched.failure.is_none() && self.drained(&listener).await {
@@ -313,13 +315,4 @@ impl RealHost {
         }
         false
     }
-}
-
-/// The first instance behind a socket, and how long its release allows it to start.
-async fn first_instance(socket: &Socket, run: &Run) -> Option<(String, Duration)> {
-    let state = run.state.lock().await;
-    let spec = &state.releases.get(&socket.tag.label)?.document.spec;
-    let process = &spec.listen.get(&socket.listener)?.process;
-    let unit = units::instance(&spec.app, process, socket.tag, 1).unit;
-    Some((unit, Duration::from(spec.deploy.wait_timeout).min(ACCEPT_WITHIN)))
 }

@@ -19,8 +19,6 @@ use crate::host::systemd::{Ended, Property, PropertyValue, TransientSpec};
 
 /// How often it is looked whether the processes are up.
 const LOOK: Duration = Duration::from_millis(100);
-/// A candidate whose process ended this often while it starts will not get better by waiting.
-const START_CRASHES: u32 = 3;
 
 /// One check under way.
 struct Running<'a> {
@@ -33,14 +31,20 @@ struct Running<'a> {
 
 impl RealHost {
     /// Waits until every check passes and every process is up.
-    pub(super) async fn check(&self, trial: &Trial, timeout: Millis, run: &Run) -> Result<Done, ErrorBody> {
+    pub(super) async fn check(
+        &self,
+        trial: &Trial,
+        timeout: Millis,
+        restarts: u32,
+        run: &Run,
+    ) -> Result<Done, ErrorBody> {
         let began = Instant::now();
         let limit = Duration::from(timeout).saturating_sub(run.elapsed);
         let targets = self.targets(trial, run).await?;
         let mut running = running(trial);
         let crashes = self.crashes(trial).await?;
         loop {
-            let up = self.look(trial, &crashes, START_CRASHES).await?;
+            let up = self.look(trial, &crashes, restarts + 1).await?;
             for check in running.iter_mut().filter(|c| !c.passing && c.next <= Instant::now()) {
                 self.one_try(trial, check, &targets, began.elapsed()).await?;
             }

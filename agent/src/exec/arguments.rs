@@ -3,6 +3,7 @@
 //! Written by the agent into units, so it is strict and small. Pure.
 
 use super::Error;
+use deployd_api::spec::Handoff;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,23 +11,6 @@ use std::time::Duration;
 
 /// Where the agent lends and takes descriptors.
 const LENDER: &str = "/run/deployd/lender.sock";
-
-/// How a program gets one of its listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Handoff {
-    /// `LISTEN_FDS`, and the shim for programs that bind themselves.
-    Auto,
-    /// `LISTEN_FDS`.
-    Activation,
-    /// The shim.
-    Bind,
-    /// `{fd:NAME}` in a word.
-    Arg,
-    /// Descriptor 0.
-    Stdin,
-    /// None: a private port behind a proxy.
-    Port,
-}
 
 /// One `--listener NAME=HANDOFF:ADDRESS`.
 #[derive(Debug, PartialEq, Eq)]
@@ -157,15 +141,7 @@ fn set(given: &mut Given, option: &str, value: String) -> Result<(), Error> {
 fn listener(text: &str) -> Option<Listener> {
     let (name, rest) = text.split_once('=')?;
     let (handoff, address) = rest.split_once(':')?;
-    let handoff = match handoff {
-        "auto" => Handoff::Auto,
-        "activation" => Handoff::Activation,
-        "bind" => Handoff::Bind,
-        "arg" => Handoff::Arg,
-        "stdin" => Handoff::Stdin,
-        "port" => Handoff::Port,
-        _ => return None,
-    };
+    let handoff = Handoff::of_word(handoff)?;
     let plain = !name.is_empty() && !address.is_empty() && !address.contains(',');
     plain.then(|| Listener { name: name.to_owned(), handoff, address: address.to_owned() })
 }

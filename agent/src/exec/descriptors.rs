@@ -4,7 +4,8 @@
 //! before anything else opens a descriptor. Used by `run`.
 
 use super::Error;
-use super::arguments::{Handoff, Listener};
+use super::arguments::Listener;
+use deployd_api::spec::Handoff;
 use deployd_handoff::fd::{OnExec, duplicate};
 use deployd_handoff::passed::{self, Passed};
 use std::os::fd::{IntoRawFd as _, OwnedFd, RawFd};

@@ -1,8 +1,9 @@
 //! The environment and words that the program gets, from where its listeners were placed. Pure.
 
 use super::Error;
-use super::arguments::{Handoff, Run};
+use super::arguments::Run;
 use super::descriptors::Placed;
+use deployd_api::spec::Handoff;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 

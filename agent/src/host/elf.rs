@@ -23,52 +23,9 @@ const SYSTEM_DIRS: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt
 /// `PT_INTERP`: the segment that names the dynamic loader.
 const PT_INTERP: u32 = 3;
 
-/// What a program was found to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inspected {
-    /// Dynamically linked, or a script whose interpreter is.
-    Dynamic,
-    /// Statically linked, or a script whose interpreter is.
-    Static {
-        /// The file.
-        path: String,
-    },
-    /// Not there, or it leads out of the artifact.
-    Missing {
-        /// What was looked for, and who asked for it.
-        path: String,
-    },
-    /// There, but not to be executed.
-    NotExecutable {
-        /// The file, and why when it is not for want of an execute bit.
-        path: String,
-    },
-    /// Built for another architecture.
-    ForeignArchitecture {
-        /// The file.
-        path: String,
-        /// Which, in words.
-        machine: String,
-    },
-}
-
-impl From<Inspected> for Program {
-    fn from(inspected: Inspected) -> Self {
-        match inspected {
-            Inspected::Dynamic => Self::Dynamic,
-            Inspected::Static { path } => Self::Static { path },
-            Inspected::Missing { path } => Self::Missing { path },
-            Inspected::NotExecutable { path } => Self::NotExecutable { path },
-            Inspected::ForeignArchitecture { path, machine } => {
-                Self::Missing { path: format!("{path} for {} (it is for {machine})", std::env::consts::ARCH) }
-            }
-        }
-    }
-}
-
 /// What the first word of a command is. With a `/` it stands in `tree` (absolute: on the host), bare it is
 /// searched in `path_env`.
-pub fn inspect(tree: &Path, word: &str, path_env: &str) -> Inspected {
+pub fn inspect(tree: &Path, word: &str, path_env: &str) -> Program {
     let mut word = word.to_owned();
     let mut asked_by = None;
     for _ in 0..=SCRIPT_DEPTH {
@@ -78,31 +35,31 @@ pub fn inspect(tree: &Path, word: &str, path_env: &str) -> Inspected {
         };
         let file = match find(tree, &word, path_env) {
             Ok(file) => file,
-            Err(NotFound::Nowhere) => return Inspected::Missing { path: named(word) },
+            Err(NotFound::Nowhere) => return Program::Missing { path: named(word) },
             Err(NotFound::Outside(link)) => {
-                return Inspected::Missing { path: named(format!("{word} (the link {link} leads out)")) };
+                return Program::Missing { path: named(format!("{word} (the link {link} leads out)")) };
             }
         };
         let shown = shown(tree, &file);
         match look(&file) {
-            Ok(Kind::Elf(Linkage::Dynamic)) => return Inspected::Dynamic,
-            Ok(Kind::Elf(Linkage::Static)) => return Inspected::Static { path: named(shown) },
+            Ok(Kind::Elf(Linkage::Dynamic)) => return Program::Dynamic,
+            Ok(Kind::Elf(Linkage::Static)) => return Program::Static { path: named(shown) },
             Ok(Kind::Elf(Linkage::Foreign(machine))) => {
-                return Inspected::ForeignArchitecture { path: named(shown), machine };
+                return Program::ForeignArchitecture { path: named(shown), machine };
             }
             Ok(Kind::Script(interpreter)) => {
                 word = interpreter;
                 asked_by = Some(shown);
             }
-            Ok(Kind::Locked) => return Inspected::NotExecutable { path: named(shown) },
+            Ok(Kind::Locked) => return Program::NotExecutable { path: named(shown) },
             Ok(Kind::Neither) => {
                 let path = named(format!("{shown} (neither an ELF file nor a #! script)"));
-                return Inspected::NotExecutable { path };
+                return Program::NotExecutable { path };
             }
-            Err(error) => return Inspected::Missing { path: named(format!("{shown} ({error})")) },
+            Err(error) => return Program::Missing { path: named(format!("{shown} ({error})")) },
         }
     }
-    Inspected::NotExecutable { path: format!("{word} (more than {SCRIPT_DEPTH} interpreters of scripts)") }
+    Program::NotExecutable { path: format!("{word} (more than {SCRIPT_DEPTH} interpreters of scripts)") }
 }
 
 /// A path as the user knows it: inside the artifact without where that stands.

@@ -219,8 +219,8 @@ pub enum Action {
     },
     /// Read what the first instance made of its listener's `O_NONBLOCK`; write it down for the others.
     LearnNonblocking {
-        /// The process.
-        process: ProcessName,
+        /// The first instance of a process.
+        first: Instance,
         /// One of its sockets.
         socket: Socket,
         /// The drop-in to write when it differs from what the unit says.
@@ -229,6 +229,8 @@ pub enum Action {
         unit_says: bool,
         /// Reload now, because a second instance is about to start and the first has the old value.
         reload: bool,
+        /// Longest wait for its first accept.
+        timeout: Millis,
     },
     /// Reload systemd when one of these units was loaded with an older text.
     ReloadIfNeeded {
@@ -241,6 +243,8 @@ pub enum Action {
         trial: Trial,
         /// Longest wait.
         timeout: Millis,
+        /// Crashes of a process that are forgiven.
+        restarts: u32,
     },
     /// Keep judging for a while with all traffic.
     Watch {
@@ -352,7 +356,9 @@ impl Action {
             Self::StartInstance { instance, .. } => format!("start {}", inst(instance)),
             Self::StopInstance { instance, .. } => format!("stop {}", inst(instance)),
             Self::RestartInstance { instance, .. } => format!("restart {}", inst(instance)),
-            Self::LearnNonblocking { process, .. } => format!("learn how {process} uses its listener"),
+            Self::LearnNonblocking { first, .. } => {
+                format!("learn how {} uses its listener", first.process)
+            }
             Self::ReloadIfNeeded { .. } => "reload changed units".to_owned(),
             Self::Check { trial, .. } if trial.checks.is_empty() => format!("wait until {} is up", trial.tag),
             Self::Check { trial, .. } => {

@@ -75,6 +75,13 @@ pub enum Program {
         /// The file.
         path: String,
     },
+    /// Built for another architecture than the host's.
+    ForeignArchitecture {
+        /// The file.
+        path: String,
+        /// Which, in words.
+        machine: String,
+    },
     /// Not looked at, for instance because the files are not here yet.
     Unknown,
 }

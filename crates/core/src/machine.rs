@@ -63,6 +63,8 @@ pub struct Progress {
     /// Failures after the point of no return, and of undos: things left for a person or `doctor`.
     leftovers: Vec<ErrorBody>,
     undo_failed: bool,
+    /// What the traffic would go back to could not be brought back: what has it now must stay.
+    kept: bool,
     crossed: bool,
     superseded: bool,
     rebooted: bool,
@@ -76,15 +78,18 @@ struct StepTraits {
     has_undo: bool,
     no_return: bool,
     supersedable: bool,
+    /// Its undo brings back what must serve before the rest may be undone.
+    gate: bool,
 }
 
 impl Progress {
     /// Nothing has happened yet.
     pub fn new(plan: &Plan) -> Self {
-        let traits = |s: &crate::plan::Step| StepTraits {
+        let traits = |(i, s): (usize, &crate::plan::Step)| StepTraits {
             has_undo: !s.undo.is_empty(),
             no_return: s.no_return,
             supersedable: s.is_supersedable(),
+            gate: plan.gates_undo(i),
         };
         Self {
             steps: vec![StepState::Waiting; plan.steps.len()],
@@ -92,11 +97,12 @@ impl Progress {
             failure: None,
             leftovers: Vec::new(),
             undo_failed: false,
+            kept: false,
             crossed: false,
             superseded: false,
             rebooted: false,
             verdict: None,
-            plan: plan.steps.iter().map(traits).collect(),
+            plan: plan.steps.iter().enumerate().map(traits).collect(),
         }
     }
 
@@ -180,6 +186,7 @@ impl Progress {
                 Some(StepState::Undoing) => {
                     self.steps[*step] = StepState::UndoFailed;
                     self.undo_failed = true;
+                    self.kept |= self.plan[*step].gate;
                     self.leftovers.push(failure.clone());
                 }
                 _ => return illegal("the step's undo was not begun"),
@@ -221,6 +228,9 @@ impl Progress {
     }
 
     fn next_undo(&self) -> Decision {
+        if self.kept {
+            return Decision::Finish(Verdict::Stuck);
+        }
         let pending = self.order.iter().rev().find(|s| {
             let begun = matches!(
                 self.steps[**s],
@@ -248,6 +258,11 @@ impl Progress {
     /// Whether going back is no longer possible.
     pub fn crossed(&self) -> bool {
         self.crossed
+    }
+
+    /// Whether the new release was left in place, because what it replaced could not be brought back.
+    pub fn keeps_new(&self) -> bool {
+        self.kept
     }
 
     /// Whether a newer push ended the watch.
@@ -306,11 +321,14 @@ impl Progress {
         if !self.undo_failed {
             return Some(first);
         }
-        let mut body = ErrorBody::new(
-            ErrorCode::Stuck,
-            format!("{}, and undoing it did not work in {} place(s)", first.message, self.leftovers.len()),
-            "mend what the causes name, then: deployd-ctl --local doctor",
-        );
+        let (what, next) = if self.kept {
+            let what = "and what it replaced could not be brought back, so it keeps the traffic".to_owned();
+            (what, "mend what the causes name, then push again or: deployd-ctl rollback")
+        } else {
+            let what = format!("and undoing it did not work in {} place(s)", self.leftovers.len());
+            (what, "mend what the causes name, then: deployd-ctl doctor")
+        };
+        let mut body = ErrorBody::new(ErrorCode::Stuck, format!("{}, {what}", first.message), next);
         body.causes = first.causes;
         for l in &self.leftovers {
             body.causes.push(("not undone".to_owned(), l.message.clone()));

@@ -378,14 +378,7 @@ impl Activation<'_> {
         let mut words = vec![format!("{runtime}/deployd-exec"), "run".to_owned()];
         let mut ported = false;
         for (listener, l) in spec.listeners_of(name) {
-            let word = match l.handoff {
-                Handoff::Auto => "auto",
-                Handoff::Activation => "activation",
-                Handoff::Bind => "bind",
-                Handoff::Arg => "arg",
-                Handoff::Stdin => "stdin",
-                Handoff::Port => "port",
-            };
+            let word = l.handoff.word();
             ported |= l.handoff == Handoff::Port;
             let v6only = match &l.address {
                 Address::Ip { ip, .. } if ip.is_ipv6() => "v6only:",

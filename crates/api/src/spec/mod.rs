@@ -170,6 +170,28 @@ pub enum Handoff {
     Port,
 }
 
+impl Handoff {
+    /// Each with its word: in the spec, and on the trampoline's command line.
+    pub const WORDS: [(&'static str, Self); 6] = [
+        ("auto", Self::Auto),
+        ("activation", Self::Activation),
+        ("bind", Self::Bind),
+        ("arg", Self::Arg),
+        ("stdin", Self::Stdin),
+        ("port", Self::Port),
+    ];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        Self::WORDS[self as usize].0
+    }
+
+    /// The one with this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(w, _)| *w == word).map(|(_, handoff)| *handoff)
+    }
+}
+
 /// A health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

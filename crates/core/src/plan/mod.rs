@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::facts::Facts;
+use crate::journal::StepIndex;
 use crate::state::Tag;
 
 pub use drained::{drained_when, plan_drain, plan_drained};
@@ -100,6 +101,17 @@ pub struct Plan {
     pub warm: Warm,
     /// The steps, in order.
     pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether a step's undo must succeed before an earlier step may be undone: it brings back a release
+    /// that had ended, while the one that replaced it still runs and has the traffic. Undoing more after
+    /// it failed would leave nobody to serve.
+    pub fn gates_undo(&self, step: StepIndex) -> bool {
+        let proves = self.steps[step].undo.iter().any(|a| matches!(a, Action::Check { .. }));
+        let starts = |s: &Step| matches!(&s.action, Action::StartInstance { instance, .. } if Some(instance.tag) == self.to);
+        proves && self.steps[..step].iter().any(starts)
+    }
 }
 
 /// Whether the old release stays ready during the watch.
@@ -206,6 +218,7 @@ fn own_wait(action: &Action) -> Millis {
     match action {
         Action::StartInstance { timeout, .. }
         | Action::RestartInstance { timeout, .. }
+        | Action::LearnNonblocking { timeout, .. }
         | Action::Check { timeout, .. } => *timeout,
         Action::Watch { duration, .. } => *duration,
         Action::AwaitEmptyQueue { cap, .. } | Action::Relay { cap, .. } => *cap,

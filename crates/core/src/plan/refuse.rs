@@ -124,6 +124,16 @@ fn refuse_programs(spec: &Spec, artifact: &ArtifactFacts) -> Refusal {
                 let message = format!("{path}, the program of [processes.{name}], is not executable");
                 return refuse(ErrorCode::WillNotRun, message, format!("chmod +x {path} in the artifact"));
             }
+            (Program::ForeignArchitecture { path, machine }, _) => {
+                let message = format!(
+                    "{path}, the program of [processes.{name}], is built for {machine}: this host is not"
+                );
+                return refuse(
+                    ErrorCode::WillNotRun,
+                    message,
+                    "build it for this host's architecture".to_owned(),
+                );
+            }
             (Program::Static { path }, Some((listener, _))) => {
                 let message = format!(
                     "{path} is statically linked, so handoff = \"bind\" of [listen.{listener}] cannot reach its bind()"

@@ -20,6 +20,12 @@ const RELAY_QUIET: Millis = Millis(1_500);
 /// A relay accepts no longer than this.
 const RELAY_CAP: Millis = Millis(15_000);
 
+/// How long an app may take from its start to its first accept() before nobody looks any more how it
+/// uses its listener.
+const ACCEPT_WITHIN: Millis = Millis::from_secs(60);
+/// A candidate whose process ended more often than this while it starts will not get better by waiting.
+const START_RESTARTS: u32 = 2;
+
 /// What the blocks need to know of both sides.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Swap<'a> {
@@ -143,7 +149,7 @@ impl Swap<'_> {
             let undo = self.stop_undo(instance, &proxies, &sockets);
             steps.add(Phase::Start, self.start_action(instance), undo);
             if let (1, Some(socket)) = (instance.number, learnable) {
-                steps.add(Phase::Start, self.learn(process, socket, instances.len() > 1), vec![]);
+                steps.add(Phase::Start, self.learn(instance, socket, instances.len() > 1), vec![]);
             }
         }
         for proxy in &proxies {
@@ -174,14 +180,16 @@ impl Swap<'_> {
         own.map(|s| Action::CloseListener { socket: s.clone() }).collect()
     }
 
-    fn learn(&self, process: &ProcessName, socket: &Socket, several: bool) -> Action {
-        let unit_says = self.nonblocking(process).unwrap_or(false);
+    fn learn(&self, first: &Instance, socket: &Socket, several: bool) -> Action {
+        let unit_says = self.nonblocking(&first.process).unwrap_or(false);
+        let spec = self.new.spec();
         Action::LearnNonblocking {
-            process: process.clone(),
+            first: first.clone(),
             socket: socket.clone(),
-            drop_in: units::nonblocking_drop_in(&self.new.spec().app, process, self.new.tag),
+            drop_in: units::nonblocking_drop_in(&spec.app, &first.process, self.new.tag),
             unit_says,
             reload: several,
+            timeout: spec.deploy.wait_timeout.min(ACCEPT_WITHIN),
         }
     }
 
@@ -213,18 +221,15 @@ impl Swap<'_> {
     /// Waits until the candidate is good.
     pub(super) fn check(&self, steps: &mut Steps) {
         let trial = self.trial(self.new, deployd_api::spec::Gate::before_traffic);
-        steps.add(
-            Phase::Check,
-            Action::Check { trial, timeout: self.new.spec().deploy.wait_timeout },
-            vec![],
-        );
+        let timeout = self.new.spec().deploy.wait_timeout;
+        steps.add(Phase::Check, Action::Check { trial, timeout, restarts: START_RESTARTS }, vec![]);
     }
 
     /// Judges the old release's processes with listeners; its workers come back later.
     fn check_old(&self, old: Activation<'_>) -> Action {
         let mut trial = self.trial(old, deployd_api::spec::Gate::before_traffic);
         trial.instances.retain(|i| !old.sockets_of(&i.process).is_empty());
-        Action::Check { trial, timeout: old.spec().deploy.wait_timeout }
+        Action::Check { trial, timeout: old.spec().deploy.wait_timeout, restarts: START_RESTARTS }
     }
 
     /// Sends the candidate the traffic of every listener.

@@ -270,7 +270,9 @@ impl Run {
         let lost = self.faults.iter().any(|(_, f)| *f == Fault::Crash { lost: true });
         let nobody_held = lost && self.serving == Serving::MayWait && self.progress.failure().is_some();
         let ends = matches!(self.plan.kind, Kind::Stop | Kind::Remove) && self.progress.crossed();
-        let undo_failed = self.progress.steps().contains(&StepState::UndoFailed);
+        // A new release that stays because the old one could not be brought back serves all the same.
+        let undo_failed =
+            self.progress.steps().contains(&StepState::UndoFailed) && !self.progress.keeps_new();
         let back = self.progress.rebooted() && !self.progress.crossed();
         let live = if back { self.plan.from } else { self.state.live };
         if self.serving == Serving::Unwatched {
@@ -340,8 +342,10 @@ impl Run {
         let place = |s: &usize| begun.iter().position(|b| b == s);
         assert!(undo.windows(2).all(|w| place(&w[0]) > place(&w[1])), "undo order {undo:?}");
         if self.progress.verdict() != Some(Verdict::Committed) {
-            let expected: BTreeSet<usize> =
+            let expected: Vec<usize> =
                 begun.iter().copied().filter(|s| !self.plan.steps[*s].undo.is_empty()).collect();
+            let gate = undo.last().filter(|_| self.progress.keeps_new()).and_then(place);
+            let expected = expected.into_iter().filter(|s| place(s) >= gate).collect::<BTreeSet<_>>();
             assert_eq!(undo.iter().copied().collect::<BTreeSet<_>>(), expected, "every undo runs");
             let failure = self.progress.failure().map(|f| f.message.clone());
             assert_eq!(failure, self.failed_first, "the first failure is told");

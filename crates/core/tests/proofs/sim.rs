@@ -286,11 +286,11 @@ impl Host {
                 self.end(&instance.unit);
                 self.start(&instance.unit)?;
             }
-            Action::LearnNonblocking { process, drop_in, unit_says, .. } => {
+            Action::LearnNonblocking { first, drop_in, unit_says, .. } => {
                 if !unit_says {
                     self.files.insert(drop_in.clone(), "[Service]\nNonBlocking=yes\n".into());
                 }
-                return Ok(vec![Change::Nonblocking { process: process.clone(), value: true }]);
+                return Ok(vec![Change::Nonblocking { process: first.process.clone(), value: true }]);
             }
             Action::ReloadIfNeeded { units } => {
                 for unit in units.iter().filter(|u| self.pid1.contains_key(*u)) {

@@ -13,15 +13,6 @@ const LISTEN: Keys = Keys { known: &["address", "handoff", "process"], later: &[
 /// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them the zero at the end.
 const UNIX_PATH_MAX: usize = 107;
 
-const HANDOFFS: [(&str, Handoff); 6] = [
-    ("auto", Handoff::Auto),
-    ("activation", Handoff::Activation),
-    ("bind", Handoff::Bind),
-    ("arg", Handoff::Arg),
-    ("stdin", Handoff::Stdin),
-    ("port", Handoff::Port),
-];
-
 /// Every listener that could be read.
 pub(super) fn read(
     section: &Section<'_>,
@@ -32,7 +23,7 @@ pub(super) fn read(
         let name: Option<ListenerName> = field.named();
         let listener = field.section(LISTEN).and_then(|s| {
             let address = s.required("address", "address = \":8080\"").and_then(|f| read_address(&f));
-            let handoff = s.get("handoff").map_or(Some(Handoff::Auto), |f| f.word(&HANDOFFS, &[]));
+            let handoff = s.get("handoff").map_or(Some(Handoff::Auto), |f| f.word(&Handoff::WORDS, &[]));
             let process = read_process_name(&s, processes);
             Some(Listener { address: address?, handoff: handoff?, process: process? })
         });
