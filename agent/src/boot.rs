@@ -49,18 +49,14 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     recover::recover(&supervisor).await.context("failed to take up what was interrupted")?;
     tokio::spawn(janitor::run(supervisor.clone()));
     let api = Api { supervisor, reserved: http::Reserved::default() };
-    let serve =
-        tokio::spawn(
-            async move { http::serve(Path::new(deployd_api::LOCAL_SOCKET), http::router(api)).await },
-        );
-    // The socket is made before the first await of `serve`; readiness follows it.
-    wait_for_socket().await;
+    let listener = http::bind(Path::new(deployd_api::LOCAL_SOCKET))?;
+    let serve = tokio::spawn(http::serve(listener, http::router(api)));
     notify(&[sd_notify::NotifyState::Ready]);
     info!(version = env!("CARGO_PKG_VERSION"), "ready");
     tokio::spawn(watchdog());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        served = serve => served.context("the API ended")??,
+        served = serve => served.context("the API ended")?,
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
@@ -132,15 +128,6 @@ fn init_log(level: &str) {
     match std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok()) {
         Some(journal) => registry.with(journal).init(),
         None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
-    }
-}
-
-async fn wait_for_socket() {
-    for _ in 0..500 {
-        if Path::new(deployd_api::LOCAL_SOCKET).exists() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -33,9 +33,14 @@ pub trait Observer: Send + Sync + 'static {
     ) -> impl Future<Output = Result<deployd_core::facts::Facts, ErrorBody>> + Send;
     /// The id of this boot.
     fn boot_id(&self) -> String;
+    /// The uid that the next new app is given, if nobody comes between.
+    fn next_uid(&self) -> impl Future<Output = Result<u32, ErrorBody>> + Send;
     /// Gives an app the uid that it keeps for ever.
     fn allocate_uid(&self, app: &AppName) -> impl Future<Output = Result<u32, ErrorBody>> + Send;
 }
+
+/// The uid of an app that was asked for and not taken in yet: root's, so never an app's.
+const NOT_YET: u32 = 0;
 
 /// A deployment that runs.
 #[derive(Debug, Clone)]
@@ -101,13 +106,22 @@ impl<H: Port + Observer> Supervisor<H> {
     /// The apps that the host knows, with their states.
     pub async fn apps(&self) -> Vec<(AppName, SharedState)> {
         let slots = self.slots.lock().await;
-        slots.iter().map(|(app, slot)| (app.clone(), slot.state.clone())).collect()
+        let mut apps = Vec::new();
+        for (app, slot) in slots.iter() {
+            if slot.is_known().await {
+                apps.push((app.clone(), slot.state.clone()));
+            }
+        }
+        apps
     }
 
     /// The state of an app, if the host knows it.
     pub async fn app(&self, app: &AppName) -> Result<SharedState, ErrorBody> {
         let slot = self.slots.lock().await.get(app).cloned();
-        slot.map(|s| s.state.clone()).ok_or_else(|| unknown_app(app))
+        match slot {
+            Some(slot) if slot.is_known().await => Ok(slot.state.clone()),
+            _ => Err(unknown_app(app)),
+        }
     }
 
     /// The deployment that runs for an app.
@@ -135,14 +149,21 @@ impl<H: Port + Observer> Supervisor<H> {
         {
             return Ok(instead);
         }
-        let state = slot.state.lock().await.clone();
-        let facts = self.host.facts(&request, state).await?;
-        let plan = match plan::plan(&request, &facts).map_err(|e| *e)? {
-            Planned::Plan(_) if facts.artifact.as_ref().is_some_and(|a| !a.complete) => {
-                let message = format!("files of this artifact of {app} have not arrived");
-                let hint = "push again: it goes on where it stopped";
-                return Err(ErrorBody::new(ErrorCode::UploadIncomplete, message, hint));
+        let mut state = slot.state.lock().await.clone();
+        let is_new = !slot.is_known().await;
+        if is_new {
+            // Nothing is written before the request is known not to be refused.
+            state.uid = self.host.next_uid().await?;
+        }
+        let mut planned = self.plan(app, &request, state.clone()).await?;
+        if is_new && matches!(planned, Planned::Plan(_)) {
+            let uid = self.host.allocate_uid(app).await?;
+            if uid != state.uid {
+                state.uid = uid;
+                planned = self.plan(app, &request, state.clone()).await?;
             }
+        }
+        let plan = match planned {
             Planned::Plan(plan) => *plan,
             Planned::Nothing { live } => return Ok(view::nothing(app, id, &request, live, origin)),
         };
@@ -154,6 +175,10 @@ impl<H: Port + Observer> Supervisor<H> {
                 hint,
             ));
         }
+        if is_new {
+            self.store.put_app(app, json(&state)?, clock::now()).await.map_err(|e| store_failed(&e))?;
+            *slot.state.lock().await = state;
+        }
         match self.begin(&slot, id.clone(), plan, &origin).await? {
             Some(new) => *running = Some(new),
             None => return self.known(&id).await?.ok_or_else(|| unknown_deployment(&id)),
@@ -162,13 +187,23 @@ impl<H: Port + Observer> Supervisor<H> {
         self.known(&id).await?.ok_or_else(|| unknown_deployment(&id))
     }
 
+    /// What is to be done, now that all files are there.
+    async fn plan(&self, app: &AppName, request: &Request, state: AppState) -> Result<Planned, ErrorBody> {
+        let facts = self.host.facts(request, state).await?;
+        let planned = plan::plan(request, &facts).map_err(|e| *e)?;
+        if matches!(planned, Planned::Plan(_)) && facts.artifact.as_ref().is_some_and(|a| !a.complete) {
+            let message = format!("files of this artifact of {app} have not arrived");
+            let hint = "push again: it goes on where it stopped";
+            return Err(ErrorBody::new(ErrorCode::UploadIncomplete, message, hint));
+        }
+        Ok(planned)
+    }
+
     /// The plan that a request would get; nothing is changed.
     pub async fn dry_run(&self, app: &AppName, request: &Request) -> Result<(AppState, Planned), ErrorBody> {
-        let known = self.slots.lock().await.get(app).cloned();
-        let state = match known {
-            Some(slot) => slot.state.lock().await.clone(),
-            // The uid is only shown inside units, and none is written.
-            None => AppState::new(app.clone(), 0),
+        let state = match self.app(app).await {
+            Ok(state) => state.lock().await.clone(),
+            Err(_) => AppState::new(app.clone(), self.host.next_uid().await?),
         };
         let facts = self.host.facts(request, state.clone()).await?;
         Ok((state, plan::plan(request, &facts).map_err(|e| *e)?))
@@ -195,7 +230,7 @@ impl<H: Port + Observer> Supervisor<H> {
             let message = format!("{label} of {app} is not marked as bad");
             return Err(ErrorBody::new(ErrorCode::WrongState, message, "deployd-ctl releases lists them"));
         }
-        let change = Change::Forget { labels: vec![label] };
+        let change = Change::Clear { label };
         record::save(&self.store, &state, &[change], None).await.map_err(|e| store_failed(&e))
     }
 
@@ -331,29 +366,27 @@ impl<H: Port + Observer> Supervisor<H> {
         Ok(())
     }
 
-    /// The app's slot; a push makes one.
+    /// The app's slot. A push makes one: requests queue in it, and nobody sees it before a plan was made.
     async fn slot(&self, app: &AppName, request: &Request) -> Result<Arc<Slot>, ErrorBody> {
-        if let Some(slot) = self.slots.lock().await.get(app) {
-            return Ok(slot.clone());
-        }
-        if !matches!(request, Request::Push { .. }) {
-            return Err(unknown_app(app));
-        }
-        let uid = self.host.allocate_uid(app).await?;
         let mut slots = self.slots.lock().await;
-        let slot =
-            slots.entry(app.clone()).or_insert_with(|| Arc::new(Slot::new(AppState::new(app.clone(), uid))));
-        let slot = slot.clone();
-        drop(slots);
-        let state = json(&*slot.state.lock().await)?;
-        self.store.put_app(app, state, clock::now()).await.map_err(|e| store_failed(&e))?;
-        Ok(slot)
+        match slots.get(app) {
+            Some(slot) if slot.is_known().await => return Ok(slot.clone()),
+            _ if !matches!(request, Request::Push { .. }) => return Err(unknown_app(app)),
+            _ => {}
+        }
+        let new = || Arc::new(Slot::new(AppState::new(app.clone(), NOT_YET)));
+        Ok(slots.entry(app.clone()).or_insert_with(new).clone())
     }
 }
 
 impl Slot {
     fn new(state: AppState) -> Self {
         Self { state: Arc::new(Mutex::new(state)), running: Mutex::new(None) }
+    }
+
+    /// Whether the host has taken the app in.
+    async fn is_known(&self) -> bool {
+        self.state.lock().await.uid != NOT_YET
     }
 }
 

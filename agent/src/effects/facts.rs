@@ -54,9 +54,20 @@ impl Observer for RealHost {
         self.settings.boot_id.clone()
     }
 
+    async fn next_uid(&self) -> Result<u32, ErrorBody> {
+        let next = self.store.next_uid(self.settings.uids.clone()).await;
+        next.map_err(|e| crate::supervisor::store_failed(&e))
+    }
+
     async fn allocate_uid(&self, app: &AppName) -> Result<u32, ErrorBody> {
-        let given = self.store.allocate_uid(app, self.settings.uids.clone(), clock::now()).await;
-        given.map_err(|e| crate::supervisor::store_failed(&e))
+        loop {
+            let given = self.store.allocate_uid(app, self.settings.uids.clone(), clock::now()).await;
+            let uid = given.map_err(|e| crate::supervisor::store_failed(&e))?;
+            // Somebody else's already: the next one then.
+            if users::is_free(uid) {
+                return Ok(uid);
+            }
+        }
     }
 }
 

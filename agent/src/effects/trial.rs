@@ -38,6 +38,20 @@ impl RealHost {
         restarts: u32,
         run: &Run,
     ) -> Result<Done, ErrorBody> {
+        let judged = self.judge(trial, timeout, restarts, run).await;
+        judged.map_err(|e| match &trial.advice {
+            Some(advice) => e.cause("hint", advice.clone()),
+            None => e,
+        })
+    }
+
+    async fn judge(
+        &self,
+        trial: &Trial,
+        timeout: Millis,
+        restarts: u32,
+        run: &Run,
+    ) -> Result<Done, ErrorBody> {
         let began = Instant::now();
         let limit = Duration::from(timeout).saturating_sub(run.elapsed);
         let targets = self.targets(trial, run).await?;

@@ -130,6 +130,11 @@ pub fn lookup(app: &AppName) -> Result<Option<AppUser>, UserError> {
     Ok(Some(AppUser { name, uid, gid }))
 }
 
+/// Whether no user and no group has this number. One that cannot be looked up counts as taken.
+pub fn is_free(id: u32) -> bool {
+    matches!(User::from_uid(id.into()), Ok(None)) && matches!(Group::from_gid(id.into()), Ok(None))
+}
+
 fn is_ours(gecos: &CStr, app: &AppName) -> bool {
     gecos.to_bytes() == marker(app).as_bytes()
 }

@@ -19,7 +19,7 @@ use axum::routing::{delete, get, post, put};
 use crate::effects::RealHost;
 use crate::supervisor::Supervisor;
 
-pub use serve::serve;
+pub use serve::{bind, serve};
 pub use uploads::Reserved;
 
 /// What every handler may use.

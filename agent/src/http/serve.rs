@@ -11,8 +11,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, warn};
 
-/// Serves until the task is dropped.
-pub async fn serve(path: &Path, router: Router) -> anyhow::Result<()> {
+/// Listens: from now on callers wait instead of being refused.
+pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     if path.symlink_metadata().is_ok() {
         std::fs::remove_file(path).with_context(|| format!("failed to remove the old {}", path.display()))?;
     }
@@ -21,6 +21,11 @@ pub async fn serve(path: &Path, router: Router) -> anyhow::Result<()> {
     // Root's alone; the credentials are looked at as well, because a folder's mode may be loosened.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .with_context(|| format!("failed to restrict {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: UnixListener, router: Router) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,

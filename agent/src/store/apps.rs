@@ -89,6 +89,12 @@ impl Db {
         })
     }
 
+    /// The user id that [`Self::allocate_uid`] would give out now.
+    pub(crate) fn next_uid(&mut self, range: &RangeInclusive<u32>) -> Result<u32, StoreError> {
+        let range = range.clone();
+        self.read("look for a user id", move |tx| next_uid(tx, &range))
+    }
+
     /// Gives out the user id after the highest that was ever given in this range.
     pub(crate) fn allocate_uid(
         &mut self,
@@ -96,17 +102,8 @@ impl Db {
         range: &RangeInclusive<u32>,
         at: Timestamp,
     ) -> Result<u32, StoreError> {
-        let (first, last) = (*range.start(), *range.end());
         self.write("give out a user id", |tx| {
-            let highest: Option<u32> = tx.sql(|t| {
-                t.query_row("SELECT max(uid) FROM uids WHERE uid BETWEEN ? AND ?", [first, last], |r| {
-                    r.get(0)
-                })
-            })?;
-            let uid = highest.map_or(first, |h| h.saturating_add(1));
-            if uid > last {
-                return Err(StoreError::UidsUsedUp { first, last });
-            }
+            let uid = next_uid(tx, range)?;
             tx.sql(|t| {
                 t.execute(
                     "INSERT INTO uids (uid, app, given_ms) VALUES (?, ?, ?)",
@@ -127,6 +124,15 @@ impl Db {
             })
         })
     }
+}
+
+fn next_uid(tx: &Tx<'_>, range: &RangeInclusive<u32>) -> Result<u32, StoreError> {
+    let (first, last) = (*range.start(), *range.end());
+    let highest: Option<u32> = tx.sql(|t| {
+        t.query_row("SELECT max(uid) FROM uids WHERE uid BETWEEN ? AND ?", [first, last], |r| r.get(0))
+    })?;
+    let uid = highest.map_or(first, |h| h.saturating_add(1));
+    if uid > last { Err(StoreError::UidsUsedUp { first, last }) } else { Ok(uid) }
 }
 
 /// Writes an app's state within a transaction.

@@ -158,6 +158,11 @@ impl Store {
         self.call(move |db| db.put_meta(&key, &value)).await
     }
 
+    /// The user id that [`Self::allocate_uid`] would give out now.
+    pub async fn next_uid(&self, range: RangeInclusive<u32>) -> Result<u32, StoreError> {
+        self.call(move |db| db.next_uid(&range)).await
+    }
+
     /// A user id of this range that no app ever had. When the host knows it already, call again.
     pub async fn allocate_uid(
         &self,

@@ -76,6 +76,8 @@ pub struct Trial {
     pub user: String,
     /// The environment of exec checks.
     pub env: BTreeMap<String, String>,
+    /// What may be wrong if it fails, as far as the plan could see.
+    pub advice: Option<String>,
 }
 
 /// One thing done to a host.
@@ -442,6 +444,7 @@ pub fn change_text(change: &Change) -> String {
         Change::Stopped { value: true } => "stopped".to_owned(),
         Change::Stopped { value: false } => "started".to_owned(),
         Change::Rebooted => "the host restarted".to_owned(),
+        Change::Clear { label } => format!("forget why {label} was rolled back"),
         Change::Forget { .. } => "forget old releases".to_owned(),
     }
 }

@@ -214,6 +214,11 @@ pub enum Change {
     },
     /// The host restarted: what was committed booted, and nothing else runs.
     Rebooted,
+    /// A release that undid itself may be pushed again.
+    Clear {
+        /// Which.
+        label: Label,
+    },
     /// The host forgets these releases: their trees are gone.
     Forget {
         /// Which.
@@ -321,6 +326,11 @@ impl AppState {
                 self.nonblocking.insert(process.clone(), *value);
             }
             Change::Stopped { value } => self.stopped = *value,
+            Change::Clear { label } => {
+                if let Some(r) = self.releases.get_mut(label) {
+                    r.failure = None;
+                }
+            }
             Change::Forget { labels } => self.releases.retain(|l, _| !labels.contains(l)),
         }
     }

@@ -6,7 +6,7 @@ use deployd_api::spec::{CheckKind, Handoff, Millis};
 
 use super::{Phase, Steps};
 use crate::action::{Action, Instance, Socket, Trial, UnitFile};
-use crate::facts::Facts;
+use crate::facts::{Facts, Program};
 use crate::state::{Change, Tag};
 use crate::units::{self, Activation};
 
@@ -215,7 +215,22 @@ impl Swap<'_> {
             tree: of.release.tree.clone(),
             user: units::user(&spec.app),
             env: env.into_iter().collect(),
+            advice: self.advice(of),
         }
+    }
+
+    /// Whether the shim can reach a static program nobody can tell before it ran: it may read `LISTEN_FDS`.
+    fn advice(&self, of: Activation<'_>) -> Option<String> {
+        let artifact = self.facts.artifact.as_ref().filter(|_| of.tag == self.new.tag)?;
+        let spec = of.spec();
+        artifact.programs.iter().find_map(|(process, program)| {
+            let Program::Static { path } = program else { return None };
+            let (listener, _) = spec.listeners_of(process).find(|(_, l)| l.handoff == Handoff::Auto)?;
+            Some(format!(
+                "{path} is statically linked: it gets its listener only if it reads LISTEN_FDS; if it binds \
+                 its port itself, write handoff = \"port\" in [listen.{listener}]"
+            ))
+        })
     }
 
     /// Waits until the candidate is good.

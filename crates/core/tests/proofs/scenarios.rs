@@ -96,3 +96,32 @@ fn stories() {
     golden("rollback", vec![push(web, 1), push(web, 2)], Ask::Rollback(None), None, Committed);
     golden("remove", one(), Ask::Remove, None, Committed);
 }
+
+/// Without memory for two the old release had ended; when it cannot be brought back, the new one stays.
+#[test]
+fn nothing_is_taken_away_before_what_replaces_it_serves() {
+    let web = &spec(&[WEB, HTTP, CHECK, DEPLOY]);
+    let shape = Shape {
+        name: "kept".to_owned(),
+        before: vec![push(web, 1)],
+        ask: tight(web, 2),
+        serving: Serving::Always,
+    };
+    let mut run = shape.run();
+    run.faults = vec![(before(&run, "monitor"), Fault::Fail)];
+    let mut undone = run.clone();
+    assert_eq!(undone.run(), Verdict::RolledBack, "{}", undone.story());
+    let gate = (0..run.plan.steps.len()).find(|step| run.plan.gates_undo(*step)).unwrap();
+    let during = |p: &Point| matches!(p, Point::BeforeUndo(s) | Point::AfterUndo(s) if *s == gate);
+    let at: Vec<usize> = (0..undone.points.len()).filter(|i| during(&undone.points[*i])).collect();
+    assert!(!at.is_empty());
+    for at in at {
+        let mut run = run.clone();
+        run.faults.push((at, Fault::Fail));
+        assert_eq!(run.run(), Verdict::Stuck, "{}", run.story());
+        assert!(run.progress.keeps_new());
+        assert_eq!(run.state.live, run.plan.to, "{}", run.story());
+        let told = run.progress.reported().unwrap();
+        assert!(told.message.contains("it keeps the traffic"), "{}", told.message);
+    }
+}
