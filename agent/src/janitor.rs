@@ -31,6 +31,11 @@ pub async fn run<H: Port + Observer + Drained>(supervisor: Arc<Supervisor<H>>) {
     let mut told: BTreeSet<(AppName, Tag)> = BTreeSet::new();
     loop {
         for (app, state) in supervisor.apps().await {
+            if state.lock().await.draining.is_empty() {
+                continue;
+            }
+            // What is tidied must not be what a deployment makes at the same time.
+            let Some(_idle) = supervisor.keep_idle(&app).await else { continue };
             let draining = state.lock().await.draining.clone();
             for tag in draining {
                 if told.insert((app.clone(), tag))

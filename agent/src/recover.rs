@@ -9,32 +9,41 @@ use std::sync::Arc;
 use deployd_api::deployment::Verdict;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_core::action::Action;
-use deployd_core::journal::{Entry, Record};
+use deployd_core::journal::Record;
 use deployd_core::machine::Progress;
 use deployd_core::plan::Plan;
 use deployd_core::state::Change;
 use tracing::{error, info};
 
 use crate::driver::{Port, clock, record};
-use crate::store::journal::{Append, DeploymentRow, Finish, RecordRow};
+use crate::store::journal::{DeploymentRow, Finish};
 use crate::store::{Store, StoreError};
-use crate::supervisor::{Observer, Supervisor};
+use crate::supervisor::{Observer, Supervisor, store_failed};
 use crate::view::Story;
 
 /// Takes up every deployment without a verdict.
 pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError> {
     let store = supervisor.store();
     let boot_id = supervisor.host().boot_id();
+    let mut open = Vec::new();
+    for row in store.unfinished().await? {
+        let read = store.load(&row.new.id).await.map_err(|e| store_failed(&e));
+        match read.and_then(|rows| Story::read(&row, &rows)) {
+            Ok(story) => open.push((row, story)),
+            Err(e) => give_up(store, &row, &e).await,
+        }
+    }
     if store.get_meta(BOOT.to_owned()).await?.is_some_and(|b| b != boot_id) {
         info!("the host was restarted");
-        note_reboot(supervisor).await?;
+        note_reboot(supervisor, &mut open).await?;
     }
-    store.put_meta(BOOT.to_owned(), boot_id.clone()).await?;
-    for row in store.unfinished().await? {
-        let rows = store.load(&row.new.id).await?;
-        match Story::read(&row, &rows) {
-            Ok(story) => take_up(supervisor, &boot_id, &row, story).await?,
-            Err(e) => give_up(store, &row, &e).await?,
+    // Only now: a crash before it notes the reboot once more, which changes nothing.
+    store.put_meta(BOOT.to_owned(), boot_id).await?;
+    for (row, story) in open {
+        let Story { plan, progress, .. } = story;
+        info!(app = %plan.app, id = row.new.id.short(), after = row.last_seq, "taking up a deployment");
+        if let Err(e) = supervisor.resume(row.new.id, plan, progress, row.last_seq).await {
+            error!(error = %e, "failed to take up a deployment");
         }
     }
     Ok(())
@@ -43,34 +52,26 @@ pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Res
 /// The boot that the agent last ran in.
 const BOOT: &str = "boot_id";
 
-/// After a reboot only what is committed has sockets; every program is gone with them.
-async fn note_reboot<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Result<(), StoreError> {
-    for (_, state) in supervisor.apps().await {
-        record::save(supervisor.store(), &state, &[Change::Rebooted], None).await?;
-    }
-    Ok(())
-}
-
-async fn take_up<H: Port + Observer>(
+/// After a reboot only what is committed has sockets; every program is gone with them. What was being
+/// deployed learns it by records of its own: whether it had committed is among them, and comes first.
+async fn note_reboot<H: Port + Observer>(
     supervisor: &Arc<Supervisor<H>>,
-    boot_id: &str,
-    row: &DeploymentRow,
-    story: Story,
+    open: &mut [(DeploymentRow, Story)],
 ) -> Result<(), StoreError> {
-    let Story { plan, mut progress, .. } = story;
-    let id = row.new.id.clone();
-    info!(app = %plan.app, id = id.short(), after = row.last_seq, "taking up a deployment");
-    let mut seq = row.last_seq;
-    if row.new.boot_id != boot_id && !progress.rebooted() {
-        for record in reboot_records(&plan, &progress) {
-            // The machine says itself which of them are legal here: these are.
-            drop(progress.apply(&record));
-            seq += 1;
-            append(supervisor.store(), row, seq, record).await?;
+    for (app, state) in supervisor.apps().await {
+        let Some((row, story)) = open.iter_mut().find(|(_, story)| story.plan.app == app) else {
+            record::save(supervisor.store(), &state, &[Change::Rebooted], None).await?;
+            continue;
+        };
+        let mut recorder = supervisor.recorder(row.new.id.clone(), state, row.last_seq);
+        for record in reboot_records(&story.plan, &story.progress) {
+            if let Err(e) = story.progress.apply(&record) {
+                error!(app = %app, error = %e, "illegal record");
+                continue;
+            }
+            recorder.append(&story.plan, record, story.progress.reported().as_ref()).await?;
         }
-    }
-    if let Err(e) = supervisor.resume(id, plan, progress, seq).await {
-        error!(error = %e, "failed to take up a deployment");
+        row.last_seq = recorder.seq;
     }
     Ok(())
 }
@@ -94,20 +95,14 @@ fn reboot_records(plan: &Plan, progress: &Progress) -> Vec<Record> {
     done.into_iter().chain([Record::Rebooted { failure }]).collect()
 }
 
-async fn append(store: &Store, of: &DeploymentRow, seq: u64, record: Record) -> Result<(), StoreError> {
-    let at = clock::now();
-    let entry = Entry { at, up_ms: clock::up_ms(), record };
-    let record = serde_json::to_string(&entry).map_err(|_| StoreError::Closed)?;
-    let row = RecordRow { seq, at, record };
-    store.append(Append { deployment: of.new.id.clone(), row, app_state: None, finish: None }).await
-}
-
 /// A journal that cannot be read is not guessed at: a person looks.
-async fn give_up(store: &Store, row: &DeploymentRow, e: &ErrorBody) -> Result<(), StoreError> {
+async fn give_up(store: &Store, row: &DeploymentRow, e: &ErrorBody) {
     error!(app = %row.new.app, id = row.new.id.short(), error = %e, "the journal cannot be read");
     let hint = "deployd-ctl --local doctor compares what runs with what should; then push or rollback";
     let failure = ErrorBody::new(ErrorCode::Stuck, e.message.clone(), hint);
     let failure = serde_json::to_string(&failure).ok();
     let finish = Finish { verdict: Verdict::Stuck.to_string(), finished: clock::now(), failure };
-    store.finish(&row.new.id, finish).await
+    if let Err(e) = store.finish(&row.new.id, finish).await {
+        error!(error = %e, "failed to write that down");
+    }
 }

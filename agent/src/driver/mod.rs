@@ -47,7 +47,9 @@ pub struct Driver<P> {
     /// Who does it.
     pub port: P,
     /// What is said to it.
-    pub control: mpsc::Receiver<Control>,
+    control: mpsc::Receiver<Control>,
+    /// A newer push came before the watch: it ends as soon as it begins.
+    superseded: bool,
 }
 
 /// How a step ended.
@@ -60,8 +62,19 @@ enum Outcome {
 }
 
 impl<P: Port> Driver<P> {
-    /// Runs to the verdict.
-    pub async fn run(mut self) -> Result<Verdict, StoreError> {
+    /// A deployment as it stands.
+    pub fn new(
+        plan: Plan,
+        progress: Progress,
+        recorder: Recorder,
+        port: P,
+        control: mpsc::Receiver<Control>,
+    ) -> Self {
+        Self { plan, progress, recorder, port, control, superseded: false }
+    }
+
+    /// Runs to the verdict. After an error it may be run again, from what the journal holds.
+    pub async fn run(&mut self) -> Result<Verdict, StoreError> {
         loop {
             match self.progress.next() {
                 Decision::Run(step) => self.step(step).await?,
@@ -96,7 +109,12 @@ impl<P: Port> Driver<P> {
         let elapsed = self.recorder.elapsed(index).await?;
         let run = Run { elapsed, state: self.recorder.state.clone() };
         let deadline = Duration::from(step.deadline).saturating_sub(elapsed).max(AT_LEAST);
-        match carry_out(&self.port, &step.action, &run, deadline, &mut self.control).await {
+        let outcome = if self.superseded && step.is_supersedable() {
+            Outcome::Superseded
+        } else {
+            self.carry_out(&step.action, &run, deadline).await
+        };
+        match outcome {
             Outcome::Done(done) => {
                 self.learn(done.learned).await?;
                 self.write(Record::Done { step: index, note: done.note }).await
@@ -122,6 +140,31 @@ impl<P: Port> Driver<P> {
                     Record::Note { text: format!("too late to undo: {}", failure.message) }
                 };
                 self.write(record).await
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, action: &Action, run: &Run, deadline: Duration) -> Outcome {
+        let supersedable = matches!(action, Action::Watch { supersedable: true, .. });
+        let work = limited(&self.port, action, run, deadline);
+        tokio::pin!(work);
+        let mut aborted = None;
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return match (result, aborted) {
+                    // What was asked while the step could not be left comes first: its undo knows what to do.
+                    (Ok(done), Some(failure)) => Outcome::Aborted(failure, Some(done)),
+                    (Err(_), Some(failure)) => Outcome::Aborted(failure, None),
+                    (Ok(done), None) => Outcome::Done(done),
+                    (Err(failure), None) => Outcome::Failed(failure),
+                },
+                Some(message) = self.control.recv() => match message {
+                    Control::Supersede if supersedable => return Outcome::Superseded,
+                    Control::Supersede => self.superseded = true,
+                    Control::Abort(failure) if is_wait(action) => return Outcome::Aborted(failure, None),
+                    Control::Abort(failure) => aborted = Some(failure),
+                },
             }
         }
     }
@@ -176,37 +219,6 @@ fn is_wait(action: &Action) -> bool {
             | Action::AwaitEmptyQueue { .. }
             | Action::StartInstance { .. }
     )
-}
-
-async fn carry_out<P: Port>(
-    port: &P,
-    action: &Action,
-    run: &Run,
-    deadline: Duration,
-    control: &mut mpsc::Receiver<Control>,
-) -> Outcome {
-    let supersedable = matches!(action, Action::Watch { supersedable: true, .. });
-    let work = limited(port, action, run, deadline);
-    tokio::pin!(work);
-    let mut aborted = None;
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut work => return match (result, aborted) {
-                // What was asked while the step could not be left comes first: its undo knows what to do.
-                (Ok(done), Some(failure)) => Outcome::Aborted(failure, Some(done)),
-                (Err(_), Some(failure)) => Outcome::Aborted(failure, None),
-                (Ok(done), None) => Outcome::Done(done),
-                (Err(failure), None) => Outcome::Failed(failure),
-            },
-            Some(message) = control.recv() => match message {
-                Control::Supersede if supersedable => return Outcome::Superseded,
-                Control::Supersede => {}
-                Control::Abort(failure) if is_wait(action) => return Outcome::Aborted(failure, None),
-                Control::Abort(failure) => aborted = Some(failure),
-            },
-        }
-    }
 }
 
 /// Carries an action out, and fails when it takes longer than it may.

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::clock;
 use super::hold::Hold;
-use crate::store::journal::{Append, Finish, RecordRow};
+use crate::store::journal::{AppChange, Append, Finish, RecordRow};
 use crate::store::{Store, StoreError};
 
 /// What the host knows of an app, shared by its deployment, the janitor and whoever asks for its status.
@@ -47,7 +47,6 @@ impl Recorder {
     ) -> Result<(), StoreError> {
         let (seq, at) = (self.seq + 1, clock::now());
         self.stand(Hold::Before(seq)).await;
-        let forgotten = is_forgotten(plan, &record);
         let mut state = self.state.lock().await;
         let mut next = state.clone();
         let change = record.changes(plan);
@@ -62,13 +61,14 @@ impl Recorder {
             }),
             _ => None,
         };
-        let app_state = change.map(|_| to_json(&next).map(|json| (next.app.clone(), json))).transpose()?;
+        let app = match change.filter(|_| next.is_taken_in()) {
+            _ if is_forgotten(plan, &record) => Some(AppChange::Gone(next.app.clone())),
+            Some(_) => Some(AppChange::Is(next.app.clone(), to_json(&next)?)),
+            None => None,
+        };
         let entry = Entry { at, up_ms: clock::up_ms(), record };
         let row = RecordRow { seq, at, record: to_json(&entry)? };
-        self.store.append(Append { deployment: self.id.clone(), row, app_state, finish }).await?;
-        if forgotten {
-            self.store.delete_app(&next.app).await?;
-        }
+        self.store.append(Append { deployment: self.id.clone(), row, app, finish }).await?;
         *state = next;
         drop(state);
         self.seq = seq;

@@ -63,9 +63,7 @@ impl Db {
 
     /// Forgets an app's state; its deployments and its user id stay known.
     pub(crate) fn delete_app(&mut self, app: &AppName) -> Result<(), StoreError> {
-        self.write("forget an app", |tx| {
-            tx.sql(|t| t.execute("DELETE FROM apps WHERE app = ?", [app.as_str()])).map(drop)
-        })
+        self.write("forget an app", |tx| delete_in(tx, app))
     }
 
     /// A fact by its key.
@@ -124,6 +122,11 @@ impl Db {
             })
         })
     }
+}
+
+/// Forgets an app's state within a transaction.
+pub(super) fn delete_in(tx: &Tx<'_>, app: &AppName) -> Result<(), StoreError> {
+    tx.sql(|t| t.execute("DELETE FROM apps WHERE app = ?", [app.as_str()])).map(drop)
 }
 
 fn next_uid(tx: &Tx<'_>, range: &RangeInclusive<u32>) -> Result<u32, StoreError> {

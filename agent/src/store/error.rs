@@ -42,6 +42,14 @@ pub enum StoreError {
         /// How it is wrong.
         reason: &'static str,
     },
+    /// An app's deployment has no verdict yet: another cannot begin.
+    #[error("deployment {deployment} of {app} has not ended")]
+    Open {
+        /// The app.
+        app: String,
+        /// What has not ended.
+        deployment: String,
+    },
     /// Another connection held the write lock for longer than the time-out.
     #[error("failed to {doing}: the database is busy")]
     Busy {
@@ -178,7 +186,7 @@ impl StoreError {
             }
             Self::NewerSchema { .. } => "install the deployd that wrote it, or a newer one",
             Self::OlderSchema { .. } => "start deployd once: it brings the database up to date",
-            Self::Sql { .. } | Self::Gap { .. } | Self::Finished { .. } => {
+            Self::Sql { .. } | Self::Gap { .. } | Self::Finished { .. } | Self::Open { .. } => {
                 "this is a defect of deployd: please report it with `deployd journal show`"
             }
             Self::UnknownDeployment { .. } => "deployd-ctl releases shows what is known",

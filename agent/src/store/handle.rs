@@ -79,18 +79,6 @@ impl Store {
         .await
     }
 
-    /// Appends a record and writes the app's state in one transaction.
-    pub async fn append_with_state(
-        &self,
-        deployment: &DeploymentId,
-        row: RecordRow,
-        app: &AppName,
-        state: String,
-    ) -> Result<(), StoreError> {
-        let app_state = Some((app.clone(), state));
-        self.append(Append { deployment: deployment.clone(), row, app_state, finish: None }).await
-    }
-
     /// Writes the verdict; makes the ballast again when there is room.
     pub async fn finish(&self, id: &DeploymentId, finish: Finish) -> Result<(), StoreError> {
         let id = id.clone();

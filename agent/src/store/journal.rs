@@ -87,10 +87,19 @@ pub struct Append {
     pub deployment: DeploymentId,
     /// The record; its number must be the next one.
     pub row: RecordRow,
-    /// The app's new state, as JSON.
-    pub app_state: Option<(AppName, String)>,
+    /// What becomes of the app's state, if it changes.
+    pub app: Option<AppChange>,
     /// The verdict, when this is the last record.
     pub finish: Option<Finish>,
+}
+
+/// What becomes of an app's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppChange {
+    /// Its new state, as JSON.
+    Is(AppName, String),
+    /// The host forgets it.
+    Gone(AppName),
 }
 
 /// Where a journal stands.
@@ -106,6 +115,9 @@ impl Db {
         self.write("begin a deployment", |tx| {
             if let Some(row) = select_one(tx, &new.id)? {
                 return Ok(Begun::Known(Box::new(row)));
+            }
+            if let Some(other) = open_of(tx, &new.app)? {
+                return Err(StoreError::Open { app: new.app.to_string(), deployment: other });
             }
             tx.sql(|t| {
                 t.execute(
@@ -151,8 +163,10 @@ impl Db {
                     params![row.seq as i64, checksum, id],
                 )
             })?;
-            if let Some((app, state)) = &append.app_state {
-                apps::put_in(tx, app, state, row.at)?;
+            match &append.app {
+                Some(AppChange::Is(app, state)) => apps::put_in(tx, app, state, row.at)?,
+                Some(AppChange::Gone(app)) => apps::delete_in(tx, app)?,
+                None => {}
             }
             append.finish.as_ref().map_or(Ok(()), |f| finish_in(tx, id, f))
         })
@@ -191,10 +205,13 @@ impl Db {
         self.read("read a deployment", |tx| select_one(tx, id))
     }
 
-    /// Every deployment without a verdict, oldest first.
+    /// Every deployment without a verdict, oldest first. A row that cannot be read is passed over, and told:
+    /// it must not keep the others from being gone on with.
     pub(crate) fn unfinished(&mut self) -> Result<Vec<DeploymentRow>, StoreError> {
         self.read("read the unfinished deployments", |tx| {
-            select(tx, "WHERE verdict IS NULL ORDER BY ord", params![])
+            let rows = select_each(tx, "WHERE verdict IS NULL ORDER BY ord", params![])?;
+            let told = |what: &String| tracing::error!(what, "an unfinished deployment cannot be read");
+            Ok(rows.into_iter().filter_map(|row| row.inspect_err(told).ok()).collect())
         })
     }
 
@@ -312,20 +329,37 @@ fn select_one(tx: &Tx<'_>, id: &DeploymentId) -> Result<Option<DeploymentRow>, S
     Ok(select(tx, "WHERE id = ?", params![id.as_str()])?.pop())
 }
 
+/// The deployment of an app that has no verdict: one at a time.
+fn open_of(tx: &Tx<'_>, app: &AppName) -> Result<Option<String>, StoreError> {
+    tx.sql(|t| {
+        let query = "SELECT id FROM deployments WHERE app = ? AND verdict IS NULL LIMIT 1";
+        t.query_row(query, [app.as_str()], |r| r.get(0)).optional()
+    })
+}
+
 fn select(
     tx: &Tx<'_>,
     rest: &str,
     params: &[&dyn rusqlite::ToSql],
 ) -> Result<Vec<DeploymentRow>, StoreError> {
-    let rows: Vec<Result<DeploymentRow, String>> = tx.sql(|t| {
+    let rows = select_each(tx, rest, params)?;
+    rows.into_iter().map(|r| r.map_err(|what| tx.corrupt(what))).collect()
+}
+
+fn select_each(
+    tx: &Tx<'_>,
+    rest: &str,
+    params: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<Result<DeploymentRow, String>>, StoreError> {
+    tx.sql(|t| {
         t.prepare(&format!(
             "SELECT id, app, kind, label, digest, request, plan, boot_id, started_ms, verdict, \
              finished_ms, failure, head_seq FROM deployments {rest}"
         ))?
-        .query_map(params, deployment_row)?
+        // A value of another kind is damage of this row, not of the query.
+        .query_map(params, |r| Ok(deployment_row(r).unwrap_or_else(|e| Err(e.to_string()))))?
         .collect()
-    })?;
-    rows.into_iter().map(|r| r.map_err(|what| tx.corrupt(what))).collect()
+    })
 }
 
 fn deployment_row(r: &Row<'_>) -> rusqlite::Result<Result<DeploymentRow, String>> {

@@ -54,6 +54,11 @@ impl Tally {
         }
     }
 
+    /// Whether the last try failed.
+    pub fn is_failing(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// How many tries there were.
     pub fn tries(&self) -> u32 {
         self.tries

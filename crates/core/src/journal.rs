@@ -4,7 +4,7 @@
 //! Format rules: `format` is written with every plan; a reader refuses a format it does not know. New
 //! records and fields may be added; none is renamed or given another meaning.
 
-use deployd_api::deployment::Verdict;
+use deployd_api::deployment::{Kind, Verdict};
 use deployd_api::error::ErrorBody;
 use deployd_api::ids::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,10 @@ impl Record {
             Self::Done { step, .. } => action(step)?.change_at_end(),
             Self::Learned { change } => Some(change.clone()),
             Self::Rebooted { .. } => Some(Change::Rebooted),
+            // Only what ended wholly is stopped: the next `stop` goes on.
+            Self::Finished { verdict: Verdict::Stuck } if plan.kind == Kind::Stop => {
+                Some(Change::Stopped { value: false })
+            }
             // What an undo could not take down is left to `plan_drain` and `plan_drained`.
             Self::Finished { verdict: Verdict::Stuck } => plan.to.map(|tag| Change::Draining { tag }),
             _ => None,

@@ -3,7 +3,7 @@
 //! [`Progress::apply`] is the only transition function; the live run and the replay after a crash both
 //! use it. [`Progress::next`] is total: every state that can be reached has a decision.
 
-use deployd_api::deployment::Verdict;
+use deployd_api::deployment::{Kind, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 
 use crate::journal::{Record, StepIndex};
@@ -70,6 +70,9 @@ pub struct Progress {
     rebooted: bool,
     verdict: Option<Verdict>,
     plan: Vec<StepTraits>,
+    /// For these kinds a step that fails after the point of no return is no leftover but the failure: what
+    /// was asked for has not happened. They stop there, and may be asked for again.
+    whole: bool,
 }
 
 /// What the machine needs to know of a step.
@@ -103,6 +106,7 @@ impl Progress {
             rebooted: false,
             verdict: None,
             plan: plan.steps.iter().enumerate().map(traits).collect(),
+            whole: matches!(plan.kind, Kind::Stop | Kind::Remove),
         }
     }
 
@@ -220,6 +224,9 @@ impl Progress {
         if self.failure.is_some() {
             return self.next_undo();
         }
+        if self.whole && !self.leftovers.is_empty() {
+            return Decision::Finish(Verdict::Stuck);
+        }
         let open = self.steps.iter().position(|s| matches!(s, StepState::Waiting | StepState::Started));
         match open {
             Some(step) => Decision::Run(step),
@@ -317,6 +324,11 @@ impl Progress {
 
     /// The failure to report for a verdict that is not as asked.
     pub fn reported(&self) -> Option<ErrorBody> {
+        if self.failure.is_none() && self.whole {
+            let mut body = self.leftovers.first().cloned()?;
+            body.code = ErrorCode::Stuck;
+            return Some(body);
+        }
         let first = self.failure.clone()?;
         if !self.undo_failed {
             return Some(first);

@@ -227,6 +227,14 @@ pub enum Change {
 }
 
 impl AppState {
+    /// The uid of an app that was asked for and not taken in yet: root's, so never an app's.
+    pub const NOT_TAKEN_IN: u32 = 0;
+
+    /// Whether the host has taken the app in: before that nothing of it is written down.
+    pub fn is_taken_in(&self) -> bool {
+        self.uid != Self::NOT_TAKEN_IN
+    }
+
     /// An app that the host does not know yet.
     pub fn new(app: AppName, uid: u32) -> Self {
         Self {

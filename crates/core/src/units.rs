@@ -229,6 +229,30 @@ impl Activation<'_> {
         files
     }
 
+    /// The paths of all drop-ins that it may have.
+    pub fn drop_ins(&self) -> Vec<String> {
+        let app = &self.spec().app;
+        let of = |p: &ProcessName| [nonblocking_drop_in(app, p, self.tag), after_drop_in(app, p, self.tag)];
+        self.processes().iter().flat_map(of).collect()
+    }
+
+    /// Drop-ins that order its starts after the ends of another activation's processes with listeners:
+    /// PID 1 runs a stop before a start that is ordered against it, whoever asked for either.
+    pub fn after_files(&self, other: Activation<'_>) -> Vec<UnitFile> {
+        let of = |p: &ProcessName| other.instances_of(p).into_iter().chain(other.proxies_of(p));
+        let served = other.processes().into_iter().filter(|p| !other.sockets_of(p).is_empty());
+        let units: Vec<String> = served.flat_map(|p| of(&p).collect::<Vec<_>>()).map(|i| i.unit).collect();
+        if units.is_empty() {
+            return vec![];
+        }
+        let app = &self.spec().app;
+        let content = format!("# Not beside what it replaces.\n[Unit]\nAfter={}\n", units.join(" "));
+        let with_listeners = self.processes().into_iter().filter(|p| !self.sockets_of(p).is_empty());
+        with_listeners
+            .map(|p| UnitFile { path: after_drop_in(app, &p, self.tag), content: content.clone() })
+            .collect()
+    }
+
     fn head(&self, what: &str) -> String {
         let app = &self.spec().app;
         format!(
@@ -453,6 +477,11 @@ pub fn wanted_by(app: &AppName) -> String {
 /// The drop-in that says what was learned of a process.
 pub fn nonblocking_drop_in(app: &AppName, process: &ProcessName, tag: Tag) -> String {
     format!("{UNIT_DIR}/{}.d/50-nonblocking.conf", template(app, process, tag))
+}
+
+/// The drop-in that orders a process's starts.
+fn after_drop_in(app: &AppName, process: &ProcessName, tag: Tag) -> String {
+    format!("{UNIT_DIR}/{}.d/60-after.conf", template(app, process, tag))
 }
 
 /// The path of a unit's file.

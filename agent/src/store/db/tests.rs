@@ -126,7 +126,7 @@ impl Drop for Tmpfs {
 
 fn append(db: &mut Db, new: &NewDeployment, seq: u64) -> Result<(), StoreError> {
     let row = RecordRow { seq, at: Timestamp(seq), record: format!("\"{}\"", "r".repeat(2000)) };
-    db.append(&Append { deployment: new.id.clone(), row, app_state: None, finish: None })
+    db.append(&Append { deployment: new.id.clone(), row, app: None, finish: None })
 }
 
 #[test]

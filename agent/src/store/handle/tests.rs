@@ -5,10 +5,16 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::store::crash::{CHILD_DIR, child_dir};
+use crate::store::journal::AppChange;
 use crate::store::journal::tests::deployment;
 
 fn record(seq: u64) -> RecordRow {
     RecordRow { seq, at: Timestamp(seq), record: format!("{seq}") }
+}
+
+fn with_state(id: &DeploymentId, row: RecordRow, app: &AppName, state: String) -> Append {
+    let app = Some(AppChange::Is(app.clone(), state));
+    Append { deployment: id.clone(), row, app, finish: None }
 }
 
 #[tokio::test]
@@ -20,7 +26,7 @@ async fn calls_of_one_clone_are_seen_by_another() {
     let clone = store.clone();
     let app = new.app.clone();
     let id = new.id.clone();
-    tokio::spawn(async move { clone.append_with_state(&id, record(1), &app, "{}".into()).await })
+    tokio::spawn(async move { clone.append(with_state(&id, record(1), &app, "{}".into())).await })
         .await
         .unwrap()
         .unwrap();
@@ -47,7 +53,7 @@ async fn child_that_appends_until_killed() {
     loop {
         seq += 1;
         let state = seq.to_string();
-        store.append_with_state(&new.id, record(seq), &new.app, state).await.unwrap();
+        store.append(with_state(&new.id, record(seq), &new.app, state)).await.unwrap();
         let mut out = std::io::stdout();
         writeln!(out, "durable {seq}").unwrap();
         out.flush().unwrap();

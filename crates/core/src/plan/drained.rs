@@ -57,7 +57,7 @@ pub fn plan_drained(state: &AppState, tag: Tag) -> Vec<Action> {
     let members = state.groups.values().flatten().filter(|s| s.tag == tag);
     actions.extend(members.map(|s| Action::LeaveGroup { socket: s.clone() }));
     let mut paths: Vec<String> = of.files("", None, &|_| false).into_iter().map(|f| f.path).collect();
-    paths.extend(of.processes().iter().map(|p| units::nonblocking_drop_in(&app, p, tag)));
+    paths.extend(of.drop_ins());
     paths.retain(own);
     let last = rest.is_empty();
     if last {

@@ -13,10 +13,10 @@ use deployd_api::deployment::Kind;
 use deployd_api::error::ErrorBody;
 use deployd_api::ids::{AppName, Label};
 use deployd_api::release::{Origin, ReleaseDocument};
-use deployd_api::spec::{Millis, Strategy};
+use deployd_api::spec::{Check, Millis, Strategy};
 use serde::{Deserialize, Serialize};
 
-use crate::action::Action;
+use crate::action::{Action, Trial};
 use crate::facts::Facts;
 use crate::journal::StepIndex;
 use crate::state::Tag;
@@ -213,6 +213,12 @@ pub fn deadline(action: &Action) -> Millis {
     Millis(own_wait(action).0.saturating_add(SLACK.0))
 }
 
+/// After its first failure a check of the trial is judged within this.
+fn judged_within(trial: &Trial) -> Millis {
+    let one = |c: &Check| (c.timeout.0 + c.interval.0).saturating_mul(u64::from(c.failures)) + c.grace.0;
+    Millis(trial.checks.values().map(one).max().unwrap_or(0))
+}
+
 /// How long an action may wait by itself.
 fn own_wait(action: &Action) -> Millis {
     match action {
@@ -220,7 +226,7 @@ fn own_wait(action: &Action) -> Millis {
         | Action::RestartInstance { timeout, .. }
         | Action::LearnNonblocking { timeout, .. }
         | Action::Check { timeout, .. } => *timeout,
-        Action::Watch { duration, .. } => *duration,
+        Action::Watch { trial, duration, .. } => Millis(duration.0.saturating_add(judged_within(trial).0)),
         Action::AwaitEmptyQueue { cap, .. } | Action::Relay { cap, .. } => *cap,
         // Bounded by the unit's own TimeoutStopSec, which may be infinity: a day is "for ever" here.
         Action::StopInstance { wait: true, .. } => Millis::from_secs(24 * 3600),

@@ -20,6 +20,15 @@ use crate::{diff, journal, retention};
 /// Crashes that are forgiven while a release is watched; while it earns `min_healthy`, none is.
 const MONITOR_RESTARTS: u32 = 2;
 
+/// Where a release's files come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// They were sent, and become a tree now.
+    Staging,
+    /// The host has its tree.
+    Kept,
+}
+
 pub(super) fn plan_push(
     document: &ReleaseDocument,
     strategy: Option<Strategy>,
@@ -31,17 +40,18 @@ pub(super) fn plan_push(
     if let Some(live) = state.live_release().filter(|r| r.digest == digest && !state.stopped) {
         return Ok(Planned::Nothing { live: live.label });
     }
-    // A release that the host still has is not made twice: its identity is its digest.
-    if let Some(kept) = state.releases.values().find(|r| r.digest == digest && r.is_kept()) {
-        return plan_rollback(Some(kept.label), facts);
-    }
     let strategy = strategy.unwrap_or(document.spec.deploy.strategy);
     refuse_push(document, strategy, facts)?;
-    let label = state.next_label();
-    let release = new_release(label, document, origin, facts);
     refuse_addresses(&document.spec, strategy, facts)?;
-    let tag = Tag { label, run: 1 };
-    let plan = plan_swap(Kind::Push, &release, tag, strategy, facts);
+    // A release that the host still has is not made twice: its identity is its digest.
+    let kept = state.releases.values().find(|r| r.digest == digest && r.is_kept());
+    let (release, from) = match kept {
+        Some(kept) => (Release { base_port: facts.base_port, ..kept.clone() }, From::Kept),
+        None => (new_release(state.next_label(), document, origin, facts), From::Staging),
+    };
+    let run = if from == From::Kept { release.runs + 1 } else { 1 };
+    let tag = Tag { label: release.label, run };
+    let plan = plan_swap(Kind::Push, from, &release, tag, strategy, facts);
     Ok(Planned::Plan(Box::new(plan)))
 }
 
@@ -107,13 +117,13 @@ pub(super) fn plan_rollback(to: Option<Label>, facts: &Facts) -> Result<Planned,
         Err(_) => Strategy::Immediate,
     };
     refuse_addresses(spec, strategy, facts)?;
-    Ok(Planned::Plan(Box::new(plan_swap(Kind::Rollback, &release, tag, strategy, facts))))
+    Ok(Planned::Plan(Box::new(plan_swap(Kind::Rollback, From::Kept, &release, tag, strategy, facts))))
 }
 
 /// The order of DESIGN: stage → socket → start → check → weights → live → monitor → commit → retire →
 /// prune. Lease and preflight came before (the supervisor holds one deployment an app; refusals and
 /// facts), backup and migrate do not exist yet.
-fn plan_swap(kind: Kind, release: &Release, tag: Tag, strategy: Strategy, facts: &Facts) -> Plan {
+fn plan_swap(kind: Kind, from: From, release: &Release, tag: Tag, strategy: Strategy, facts: &Facts) -> Plan {
     let new = Activation { tag, release };
     let old = running(facts);
     let lingers = new.drains_without_limit() && !new.spec().listen.is_empty();
@@ -125,7 +135,7 @@ fn plan_swap(kind: Kind, release: &Release, tag: Tag, strategy: Strategy, facts:
     let monitor = if watched { new.spec().deploy.monitor } else { Millis(0) };
     let mut steps = Steps::new();
     let leftovers = plan_leftovers(&swap, &mut steps);
-    plan_stage(kind, &swap, &mut steps);
+    plan_stage(from, strategy, &swap, &mut steps);
     match strategy {
         Strategy::Rolling => plan_rolling(&swap, &mut steps),
         Strategy::Immediate => plan_immediate(&swap, &mut steps),
@@ -215,7 +225,7 @@ fn warm(kind: Kind, strategy: Strategy, new: &Activation<'_>, facts: &Facts) -> 
     if facts.memory_available >= with_margin { Warm::Yes } else { Warm::NoMemory }
 }
 
-fn plan_stage(kind: Kind, swap: &Swap<'_>, steps: &mut Steps) {
+fn plan_stage(from: From, strategy: Strategy, swap: &Swap<'_>, steps: &mut Steps) {
     let (new, facts) = (&swap.new, swap.facts);
     // A candidate that may drain without limit outlives its undo: `plan_drained` removes what is its.
     let lingers = swap.lingers;
@@ -224,7 +234,7 @@ fn plan_stage(kind: Kind, swap: &Swap<'_>, steps: &mut Steps) {
     let user = units::user(app);
     let first = !facts.state.is_installed();
     let record = |change| Action::Record { change };
-    if kind == Kind::Push {
+    if from == From::Staging {
         // The trees are removed by their own undo; the row stays and says why.
         let fail = record(Change::Fail { label: release.label });
         steps.add(Phase::Stage, Action::add(release.clone()), vec![fail]);
@@ -237,7 +247,7 @@ fn plan_stage(kind: Kind, swap: &Swap<'_>, steps: &mut Steps) {
         if first { vec![Action::RemoveUser { app: app.clone(), user: user.clone() }] } else { vec![] };
     let ensure = Action::EnsureUser { app: app.clone(), user, uid: facts.state.uid };
     steps.add(Phase::Stage, ensure, undo(forget_user));
-    if kind == Kind::Push {
+    if from == From::Staging {
         let tree = release.tree.clone();
         let seal = Action::Seal { app: app.clone(), artifact: release.document.artifact, tree: tree.clone() };
         steps.add(Phase::Stage, seal, undo(vec![Action::RemoveTree { app: app.clone(), tree }]));
@@ -263,7 +273,10 @@ fn plan_stage(kind: Kind, swap: &Swap<'_>, steps: &mut Steps) {
     }
     let own = |path: &String| !shared.iter().any(|h| h.path == *path);
     let mut paths: Vec<String> = files.iter().map(|f| f.path.clone()).filter(own).collect();
-    paths.extend(new.processes().iter().map(|p| units::nonblocking_drop_in(app, p, new.tag)));
+    paths.extend(new.drop_ins());
+    if let (Strategy::Immediate, Some(old)) = (strategy, swap.old) {
+        files.extend(new.after_files(old));
+    }
     if first {
         paths.push(units::slice_file(app).path);
     }
@@ -294,15 +307,16 @@ fn plan_rolling(swap: &Swap<'_>, steps: &mut Steps) {
 /// Stop, then start: clients wait in the new release's listener meanwhile.
 fn plan_immediate(swap: &Swap<'_>, steps: &mut Steps) {
     swap.open(steps);
-    swap.switch_early(steps);
     if let Some(old) = swap.old {
         stop_workers(swap, true, Phase::Socket, steps);
         stop_workers(swap, false, Phase::Socket, steps);
-        swap.take_over_shared(Phase::Socket, Return::Possible, steps);
-        swap.retire_and_wait(old, Phase::Socket, steps);
+        swap.hand_over(old, steps);
     }
     swap.start(steps);
     swap.check(steps);
+    if let Some(old) = swap.old {
+        swap.hand_on(old, steps);
+    }
 }
 
 fn plan_live(kind: Kind, swap: &Swap<'_>, warm: Warm, steps: &mut Steps) {

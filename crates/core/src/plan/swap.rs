@@ -396,21 +396,64 @@ fn resolved(of: Activation<'_>, check: &deployd_api::spec::Check) -> deployd_api
     check
 }
 
+/// `immediate`: stop, then start. Clients wait in the new release's listeners meanwhile.
 impl Swap<'_> {
-    /// For `immediate`: the traffic goes to a listener that nobody serves yet, and waits there.
-    pub(super) fn switch_early(&self, steps: &mut Steps) {
+    /// The old release is told to end, and then its traffic goes to listeners that nobody serves yet: the
+    /// start that the first connection causes waits for the old one's end ([`Activation::after_files`]).
+    pub(super) fn hand_over(&self, old: Activation<'_>, steps: &mut Steps) {
+        let (phase, first) = (Phase::Socket, steps.steps.len());
+        let processes = old.processes();
+        let served = || processes.iter().rev().filter(|p| !old.sockets_of(p).is_empty());
+        for process in served() {
+            for socket in self.own_sockets(old, process) {
+                steps.add(phase, Action::CloseListener { socket }, vec![]);
+            }
+            for instance in old.instances_of(process) {
+                steps.add(phase, Action::StopInstance { instance, wait: false }, vec![]);
+            }
+        }
+        let back = self.new.sockets().into_iter().filter(Socket::is_grouped);
+        let back = back.filter_map(|s| Some(self.steer(&s, self.counterpart(&s)?.tag)));
+        let undo = self.put_to_sleep().into_iter().chain(self.revive(old)).chain(back).collect();
+        if let Some(step) = steps.steps.get_mut(first) {
+            step.undo = undo;
+        }
         for socket in self.new.sockets().into_iter().filter(Socket::is_grouped) {
-            let Some(old) = self.counterpart(&socket) else { continue };
-            steps.add(Phase::Socket, self.steer(&socket, self.new.tag), vec![self.steer(&socket, old.tag)]);
+            if self.counterpart(&socket).is_some() {
+                steps.add(phase, self.steer(&socket, self.new.tag), vec![]);
+            }
+        }
+        self.take_over_shared(phase, Return::Possible, steps);
+        for process in served() {
+            for instance in old.instances_of(process).into_iter().chain(old.proxies_of(process)) {
+                steps.add(phase, Action::StopInstance { instance, wait: true }, vec![]);
+            }
         }
     }
 
-    /// For `immediate`: as [`Self::retire`], and the old processes have ended before the new ones start.
-    pub(super) fn retire_and_wait(&self, old: Activation<'_>, phase: Phase, steps: &mut Steps) {
-        self.retire(old, phase, Return::Possible, steps);
-        // Nobody accepts for the new release yet: what is left goes to its queue by the kernel's
-        // migration at the end, not through a relay that would wait for an answer.
-        steps.steps.retain(|s| s.phase != phase || !matches!(s.action, Action::Relay { .. }));
+    /// Whatever a connection may have woken ends before the old release comes back. Its queue waits.
+    fn put_to_sleep(&self) -> Vec<Action> {
+        let own = |s: &Socket| s.is_grouped() || self.counterpart(s).is_none();
+        let sockets = self.new.sockets().into_iter().filter(own);
+        let mut undo: Vec<Action> = sockets.map(|socket| Action::CloseListener { socket }).collect();
+        for process in self.new.processes() {
+            if !self.new.sockets_of(&process).is_empty() {
+                let instances = self.new.instances_of(&process).into_iter();
+                undo.extend(instances.map(|instance| Action::StopInstance { instance, wait: true }));
+            }
+        }
+        undo
+    }
+
+    /// What came to the old release after it was told to end waits in its listeners: it is served now.
+    pub(super) fn hand_on(&self, old: Activation<'_>, steps: &mut Steps) {
+        let sockets = old.processes().iter().rev().flat_map(|p| self.own_sockets(old, p)).collect::<Vec<_>>();
+        for socket in sockets {
+            if socket.is_grouped() && self.is_served_by_new(&socket) {
+                steps.add(Phase::Weights, Self::relay(&socket), vec![]);
+            }
+            self.leave(&socket, Phase::Weights, steps);
+        }
     }
 }
 

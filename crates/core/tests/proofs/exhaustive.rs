@@ -1,7 +1,7 @@
 //! Every plan shape × every point of its run × every fault, and for what leads to an undo every point of
 //! the undo × every fault again. Nothing is sampled.
 
-use deployd_api::deployment::Verdict;
+use deployd_api::deployment::{Kind, Verdict};
 use deployd_core::action::Action;
 use deployd_core::journal::Record;
 use deployd_core::machine::{Progress, StepState};
@@ -101,6 +101,16 @@ impl Case<'_> {
         assert!(left.is_empty(), "{}: {left:?} after\n{}{}", self.shape.name, run.story(), next.story());
     }
 
+    /// What was asked for and ended in the middle is asked for again, and ends as if nothing had been wrong.
+    fn ask_again(&mut self, run: &Run) {
+        self.count += 1;
+        let plan = planned(&self.shape.ask, &run.state).unwrap();
+        let mut again =
+            Run::new(run.host.clone(), run.state.clone(), plan, crate::driver::Serving::Unwatched);
+        let verdict = again.run();
+        self.expect(&again, verdict, Verdict::Committed);
+    }
+
     fn all(&mut self) {
         let (straight, _) = self.go(vec![]);
         refuses_edits(&straight);
@@ -147,9 +157,17 @@ impl Case<'_> {
             return;
         }
         let (run, verdict) = self.go(vec![(at, Fault::Fail)]);
-        let want = if step > crossing { Verdict::Committed } else { Verdict::RolledBack };
+        let whole = matches!(straight.plan.kind, Kind::Stop | Kind::Remove);
+        let want = match step > crossing {
+            true if whole => Verdict::Stuck,
+            true => Verdict::Committed,
+            false => Verdict::RolledBack,
+        };
         self.expect(&run, verdict, want);
         refuses_edits(&run);
+        if want == Verdict::Stuck {
+            return self.ask_again(&run);
+        }
         self.second(at, Fault::Fail, &run, verdict);
     }
 

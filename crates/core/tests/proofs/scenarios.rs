@@ -93,6 +93,7 @@ fn stories() {
     golden("immediate_fails", vec![push(now, 1)], push(now, 2), Some(("check", Fault::Fail)), RolledBack);
     let alone = &spec(&[WEB, PORT, ALONE, UNIX, UNLIMITED]);
     golden("everything", vec![push(alone, 1)], push(alone, 2), None, Committed);
+    golden("push_of_a_kept_build", vec![push(web, 1), push(web, 2)], push(web, 1), None, Committed);
     golden("rollback", vec![push(web, 1), push(web, 2)], Ask::Rollback(None), None, Committed);
     golden("remove", one(), Ask::Remove, None, Committed);
 }

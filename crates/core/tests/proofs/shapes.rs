@@ -125,7 +125,7 @@ impl Shape {
             let plan = planned(ask, &state).unwrap();
             let serving = if plan.strategy == Strategy::Rolling { Serving::Always } else { Serving::MayWait };
             let mut run = Run::new(host, state, plan, serving);
-            run.alone = vec![self.alone()];
+            run.alone = self.alone();
             assert_eq!(run.run(), Verdict::Committed, "{}: {}", self.name, run.story());
             (host, state) = (run.host, run.state);
             // The last one's predecessor still drains when the next thing begins.
@@ -135,14 +135,23 @@ impl Shape {
         }
         let plan = planned(&self.ask, &state).unwrap();
         let mut run = Run::new(host, state, plan, self.serving);
-        run.alone = vec![self.alone()];
+        run.alone = self.alone();
         run
     }
 
-    fn alone(&self) -> String {
-        let asks = self.before.iter().chain([&self.ask]);
-        let alone = asks.filter(|a| matches!(a, Ask::Push { spec, .. } if spec.contains(ALONE))).count();
-        (if alone > 0 { "deployd-shop-job-" } else { "nothing" }).to_owned()
+    /// Processes of which two activations never run at once.
+    fn alone(&self) -> Vec<String> {
+        let asks: Vec<&Ask> = self.before.iter().chain([&self.ask]).collect();
+        let spec_has = |a: &&Ask, text: &str| matches!(a, Ask::Push { spec, .. } if spec.contains(text));
+        let mut alone = Vec::new();
+        if asks.iter().any(|a| spec_has(a, ALONE)) {
+            alone.push("deployd-shop-job-".to_owned());
+        }
+        // `immediate` stops before it starts, whoever connects meanwhile.
+        if asks.iter().all(|a| spec_has(a, IMMEDIATE) || !matches!(a, Ask::Push { .. })) {
+            alone.push("deployd-shop-web-".to_owned());
+        }
+        alone
     }
 }
 

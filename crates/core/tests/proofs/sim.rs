@@ -93,8 +93,11 @@ impl Host {
         if self.processes.get(unit).is_some_and(|p| p.life == Life::Active) {
             return Ok(());
         }
-        // A start waits for the end of the one that stops.
+        // A start waits for the end of the one that stops, and of those it is ordered after.
         self.end(unit);
+        for other in self.waits_for(unit) {
+            self.end(&other);
+        }
         let text = self.text(unit)?.clone();
         let mut holds = BTreeSet::new();
         for socket in value(&text, "Sockets").unwrap_or_default().split_whitespace() {
@@ -103,6 +106,14 @@ impl Host {
         }
         self.processes.insert(unit.to_owned(), Process { life: Life::Active, holds });
         Ok(())
+    }
+
+    /// What ends and must have ended before this unit starts.
+    fn waits_for(&self, unit: &str) -> Vec<String> {
+        let drop_in = format!("{}.d/60-after.conf", units::path(&template(unit)));
+        let after = self.files.get(&drop_in).and_then(|t| value(t, "After")).unwrap_or_default();
+        let ends = |u: &&str| self.processes.get(*u).is_some_and(|p| p.life == Life::Ending);
+        after.split_whitespace().filter(ends).map(str::to_owned).collect()
     }
 
     fn end(&mut self, unit: &str) {
@@ -151,7 +162,8 @@ impl Host {
             self.pid1.iter().filter(|(_, id)| reached(id)).map(|(u, _)| u.clone()).collect();
         for unit in units {
             let service = self.wakes[&unit].clone();
-            if !self.processes.contains_key(&service) {
+            // The old one takes its time: the start that a connection causes waits.
+            if !self.processes.contains_key(&service) && self.waits_for(&service).is_empty() {
                 // A unit that is not there is a failure that `serves` sees.
                 let _ = self.start(&service);
             }

@@ -1,10 +1,15 @@
 //! Takes requests: one deployment an app at a time, apps side by side.
 //!
 //! It knows the apps' states, plans requests against observed facts, makes plans durable and starts their
-//! drivers. It is all that the HTTP handlers see; it never touches the host itself.
+//! drivers. It is all that the HTTP handlers see; it never touches the host itself. `run` keeps a driver
+//! going; `way` is what a running deployment does for a newer request; `refusal` the answers that say no.
+
+mod refusal;
+mod run;
+mod way;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use deployd_api::deployment::{Deployment, Kind};
 use deployd_api::error::{ErrorBody, ErrorCode};
@@ -14,14 +19,17 @@ use deployd_core::lint;
 use deployd_core::machine::Progress;
 use deployd_core::plan::{self, Plan, Planned, Request};
 use deployd_core::state::{AppState, Change};
-use tokio::sync::{Mutex, mpsc, watch};
-use tracing::{Instrument as _, error, info_span};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
+use tracing::error;
 
 use crate::driver::hold::Hold;
-use crate::driver::{Control, Driver, Port, Recorder, SharedState, clock, record};
+use crate::driver::{Control, Port, SharedState, clock, record};
 use crate::store::journal::{Begun, NewDeployment};
 use crate::store::{Store, StoreError};
 use crate::view;
+
+use refusal::{json, unknown_app, unreadable};
+pub use refusal::{store_failed, unknown_deployment};
 
 /// What only the real host knows, asked for once before a plan.
 pub trait Observer: Send + Sync + 'static {
@@ -39,9 +47,6 @@ pub trait Observer: Send + Sync + 'static {
     fn allocate_uid(&self, app: &AppName) -> impl Future<Output = Result<u32, ErrorBody>> + Send;
 }
 
-/// The uid of an app that was asked for and not taken in yet: root's, so never an app's.
-const NOT_YET: u32 = 0;
-
 /// A deployment that runs.
 #[derive(Debug, Clone)]
 struct Running {
@@ -49,15 +54,18 @@ struct Running {
     kind: Kind,
     from: Option<Label>,
     control: mpsc::Sender<Control>,
-    /// Becomes true when the driver has ended.
+    /// Becomes true when it has its verdict.
     ended: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
 struct Slot {
     state: SharedState,
-    /// Held from the look at `running` until the new deployment is durable: requests queue here.
-    running: Mutex<Option<Running>>,
+    /// Held from the look at what runs until the new deployment is durable: requests queue here, and the
+    /// janitor keeps away.
+    gate: Arc<Mutex<()>>,
+    /// What runs. Never held over an await: whoever asks for the status must not queue.
+    running: StdMutex<Option<Running>>,
 }
 
 /// See the module.
@@ -66,6 +74,8 @@ pub struct Supervisor<H> {
     store: Store,
     host: Arc<H>,
     slots: Mutex<BTreeMap<AppName, Arc<Slot>>>,
+    /// Apps whose state cannot be read, and why: nothing is done to them.
+    unreadable: BTreeMap<AppName, String>,
     news: watch::Sender<u64>,
     hold: Option<Hold>,
 }
@@ -73,7 +83,7 @@ pub struct Supervisor<H> {
 impl<H: Port + Observer> Supervisor<H> {
     /// With the apps that the store knows.
     pub async fn open(store: Store, host: Arc<H>, hold: Option<Hold>) -> Result<Arc<Self>, StoreError> {
-        let mut slots = BTreeMap::new();
+        let (mut slots, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
         for row in store.load_apps().await? {
             match serde_json::from_str::<AppState>(&row.state) {
                 Ok(state) => {
@@ -81,11 +91,12 @@ impl<H: Port + Observer> Supervisor<H> {
                 }
                 Err(e) => {
                     error!(app = %row.app, error = %e, "the app's state cannot be read: it is left alone");
+                    unreadable.insert(row.app, e.to_string());
                 }
             }
         }
         let (news, _) = watch::channel(0);
-        Ok(Arc::new(Self { store, host, slots: Mutex::new(slots), news, hold }))
+        Ok(Arc::new(Self { store, host, slots: Mutex::new(slots), unreadable, news, hold }))
     }
 
     /// The store, for readers.
@@ -118,8 +129,9 @@ impl<H: Port + Observer> Supervisor<H> {
     /// The state of an app, if the host knows it.
     pub async fn app(&self, app: &AppName) -> Result<SharedState, ErrorBody> {
         let slot = self.slots.lock().await.get(app).cloned();
-        match slot {
-            Some(slot) if slot.is_known().await => Ok(slot.state.clone()),
+        match (slot, self.unreadable.get(app)) {
+            (_, Some(why)) => Err(unreadable(app, why)),
+            (Some(slot), None) if slot.is_known().await => Ok(slot.state.clone()),
             _ => Err(unknown_app(app)),
         }
     }
@@ -127,8 +139,14 @@ impl<H: Port + Observer> Supervisor<H> {
     /// The deployment that runs for an app.
     pub async fn running(&self, app: &AppName) -> Option<DeploymentId> {
         let slot = self.slots.lock().await.get(app).cloned()?;
-        let running = slot.running.lock().await;
-        running.as_ref().filter(|r| !*r.ended.borrow()).map(|r| r.id.clone())
+        slot.running().map(|r| r.id)
+    }
+
+    /// Keeps an app as it is: nothing is deployed while the guard lives. `None` while something is.
+    pub async fn keep_idle(&self, app: &AppName) -> Option<OwnedMutexGuard<()>> {
+        let slot = self.slots.lock().await.get(app).cloned()?;
+        let guard = slot.gate.clone().try_lock_owned().ok()?;
+        slot.running().is_none().then_some(guard)
     }
 
     /// Carries a request out: returns once its plan is durable, or it is refused.
@@ -143,8 +161,8 @@ impl<H: Port + Observer> Supervisor<H> {
             return Ok(known);
         }
         let slot = self.slot(app, &request).await?;
-        let mut running = slot.running.lock().await;
-        if let Some(current) = running.as_ref().filter(|r| !*r.ended.borrow()).cloned()
+        let _gate = slot.gate.lock().await;
+        if let Some(current) = slot.running()
             && let Some(instead) = self.make_way(app, &current, &request, &id, &origin).await?
         {
             return Ok(instead);
@@ -180,10 +198,9 @@ impl<H: Port + Observer> Supervisor<H> {
             *slot.state.lock().await = state;
         }
         match self.begin(&slot, id.clone(), plan, &origin).await? {
-            Some(new) => *running = Some(new),
+            Some(new) => slot.set_running(new),
             None => return self.known(&id).await?.ok_or_else(|| unknown_deployment(&id)),
         }
-        drop(running);
         self.known(&id).await?.ok_or_else(|| unknown_deployment(&id))
     }
 
@@ -213,10 +230,10 @@ impl<H: Port + Observer> Supervisor<H> {
     pub async fn abort(&self, id: &DeploymentId, failure: ErrorBody) -> Result<Deployment, ErrorBody> {
         let slots: Vec<Arc<Slot>> = self.slots.lock().await.values().cloned().collect();
         for slot in slots {
-            let running = slot.running.lock().await.clone();
-            let Some(running) = running.filter(|r| r.id == *id && !*r.ended.borrow()) else { continue };
-            // A driver that ends at this moment takes no message; what it became is the answer.
-            drop(running.control.send(Control::Abort(Box::new(failure))).await);
+            let Some(running) = slot.running().filter(|r| r.id == *id) else { continue };
+            // A driver that ends at this moment, or undoes already, takes no message; what it became is
+            // the answer.
+            drop(running.control.try_send(Control::Abort(Box::new(failure))));
             break;
         }
         self.known(id).await?.ok_or_else(|| unknown_deployment(id))
@@ -241,41 +258,6 @@ impl<H: Port + Observer> Supervisor<H> {
         let Some(row) = self.store.get(&id).await.map_err(|e| store_failed(&e))? else { return Ok(None) };
         let rows = self.store.load(&id).await.map_err(|e| store_failed(&e))?;
         view::deployment(&row, &rows).map(Some)
-    }
-
-    /// What a running deployment does for a newer request: the watch ends early, or goes back.
-    async fn make_way(
-        &self,
-        app: &AppName,
-        current: &Running,
-        request: &Request,
-        id: &DeploymentId,
-        origin: &Origin,
-    ) -> Result<Option<Deployment>, ErrorBody> {
-        let deployment = self.known(&current.id).await?.ok_or_else(|| unknown_deployment(&current.id))?;
-        let watched = deployment.live && deployment.verdict.is_none() && deployment.watched_until.is_some();
-        if let Request::Rollback { to } = request
-            && current.kind == Kind::Push
-            && (to.is_none() || *to == current.from)
-            && current.from.is_some()
-        {
-            let who = if origin.by.is_empty() { "an operator".to_owned() } else { origin.by.clone() };
-            let message = format!("{who} rolled {app} back");
-            let hint = "push again when it is mended";
-            let failure = ErrorBody::new(ErrorCode::Aborted, message, hint);
-            let target = current.id.to_string();
-            self.store.put_meta(alias(id), target).await.map_err(|e| store_failed(&e))?;
-            drop(current.control.send(Control::Abort(Box::new(failure))).await);
-            return self.known(&current.id).await;
-        }
-        if !watched {
-            return Err(lease_held(app, &deployment));
-        }
-        drop(current.control.send(Control::Supersede).await);
-        let mut ended = current.ended.clone();
-        // The driver always ends; if it is gone, it has.
-        drop(ended.wait_for(|e| *e).await);
-        Ok(None)
     }
 
     /// Makes the plan durable and starts its driver; `None` when the id was known after all.
@@ -306,49 +288,6 @@ impl<H: Port + Observer> Supervisor<H> {
         }
     }
 
-    /// Starts a driver from where a deployment stands.
-    fn spawn(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        id: DeploymentId,
-        plan: Plan,
-        progress: Progress,
-        seq: u64,
-    ) -> Running {
-        let (control, receiver) = mpsc::channel(4);
-        let (ended_tx, ended) = watch::channel(false);
-        let running =
-            Running { id: id.clone(), kind: plan.kind, from: plan.from.map(|t| t.label), control, ended };
-        let span = info_span!("deployment", app = %plan.app, kind = %plan.kind, id = id.short());
-        let recorder = Recorder {
-            id,
-            store: self.store.clone(),
-            state: slot.state.clone(),
-            seq,
-            news: self.news.clone(),
-            hold: self.hold,
-        };
-        let removes = plan.kind == Kind::Remove;
-        let app = plan.app.clone();
-        let driver = Driver { plan, progress, recorder, port: self.host.clone(), control: receiver };
-        let this = self.clone();
-        let work = async move {
-            match driver.run().await {
-                Ok(verdict) if removes && verdict == deployd_api::deployment::Verdict::Committed => {
-                    this.slots.lock().await.remove(&app);
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    error!(error = %e, "the deployment stands still: its journal cannot be written. {}", e.hint());
-                }
-            }
-            ended_tx.send_replace(true);
-            this.news.send_modify(|n| *n += 1);
-        };
-        tokio::spawn(work.instrument(span));
-        running
-    }
-
     /// Goes on with a deployment that the agent's end interrupted.
     pub async fn resume(
         self: &Arc<Self>,
@@ -357,84 +296,56 @@ impl<H: Port + Observer> Supervisor<H> {
         progress: Progress,
         seq: u64,
     ) -> Result<(), ErrorBody> {
-        let slot = match self.slots.lock().await.get(&plan.app) {
-            Some(slot) => slot.clone(),
-            None => return Err(unknown_app(&plan.app)),
-        };
+        if let Some(why) = self.unreadable.get(&plan.app) {
+            return Err(unreadable(&plan.app, why));
+        }
+        // Of an app that is forgotten already only the verdict is missing.
+        let new = || Arc::new(Slot::new(AppState::new(plan.app.clone(), AppState::NOT_TAKEN_IN)));
+        let slot = self.slots.lock().await.entry(plan.app.clone()).or_insert_with(new).clone();
         let running = self.spawn(&slot, id, plan, progress, seq);
-        *slot.running.lock().await = Some(running);
+        slot.set_running(running);
         Ok(())
     }
 
     /// The app's slot. A push makes one: requests queue in it, and nobody sees it before a plan was made.
     async fn slot(&self, app: &AppName, request: &Request) -> Result<Arc<Slot>, ErrorBody> {
+        if let Some(why) = self.unreadable.get(app) {
+            return Err(unreadable(app, why));
+        }
         let mut slots = self.slots.lock().await;
         match slots.get(app) {
             Some(slot) if slot.is_known().await => return Ok(slot.clone()),
             _ if !matches!(request, Request::Push { .. }) => return Err(unknown_app(app)),
             _ => {}
         }
-        let new = || Arc::new(Slot::new(AppState::new(app.clone(), NOT_YET)));
+        let new = || Arc::new(Slot::new(AppState::new(app.clone(), AppState::NOT_TAKEN_IN)));
         Ok(slots.entry(app.clone()).or_insert_with(new).clone())
     }
 }
 
 impl Slot {
     fn new(state: AppState) -> Self {
-        Self { state: Arc::new(Mutex::new(state)), running: Mutex::new(None) }
+        let gate = Arc::new(Mutex::new(()));
+        Self { state: Arc::new(Mutex::new(state)), gate, running: StdMutex::new(None) }
+    }
+
+    /// The deployment that has no verdict yet.
+    fn running(&self) -> Option<Running> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().filter(|r| !*r.ended.borrow()).cloned()
+    }
+
+    fn set_running(&self, new: Running) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
     }
 
     /// Whether the host has taken the app in.
     async fn is_known(&self) -> bool {
-        self.state.lock().await.uid != NOT_YET
+        self.state.lock().await.is_taken_in()
     }
 }
 
 /// Where the deployment is noted that a rollback's call was answered with.
 fn alias(id: &DeploymentId) -> String {
     format!("alias:{id}")
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<String, ErrorBody> {
-    serde_json::to_string(value).map_err(|e| {
-        ErrorBody::new(
-            ErrorCode::Internal,
-            format!("failed to write a document: {e}"),
-            "please report this defect",
-        )
-    })
-}
-
-/// A failure of the store as an answer.
-pub fn store_failed(e: &StoreError) -> ErrorBody {
-    ErrorBody::new(ErrorCode::Internal, e.to_string(), e.hint())
-}
-
-fn unknown_app(app: &AppName) -> ErrorBody {
-    ErrorBody::new(
-        ErrorCode::AppNotFound,
-        format!("there is no app {app} on this host"),
-        "deployd-ctl --local status lists the apps; deployd-ctl --local push makes one",
-    )
-}
-
-/// No such deployment.
-pub fn unknown_deployment(id: &DeploymentId) -> ErrorBody {
-    ErrorBody::new(
-        ErrorCode::DeploymentNotFound,
-        format!("there is no deployment {id} on this host"),
-        "deployd-ctl --local status shows the one that runs",
-    )
-}
-
-fn lease_held(app: &AppName, by: &Deployment) -> ErrorBody {
-    let who = if by.origin.by.is_empty() { String::new() } else { format!(" by {}", by.origin.by) };
-    let label = by.label.map(|l| format!(" {l}")).unwrap_or_default();
-    let step = by.step.as_deref().unwrap_or("it is about to end");
-    ErrorBody::new(
-        ErrorCode::LeaseHeld,
-        format!("{app} has a {} of{label} under way{who}", by.kind),
-        "wait for it (deployd-ctl status), or end it: deployd-ctl abort",
-    )
-    .cause("now", step)
 }
