@@ -64,7 +64,7 @@ async fn note_reboot<H: Port + Observer>(
             continue;
         };
         let mut recorder = supervisor.recorder(row.new.id.clone(), state, row.last_seq);
-        for record in reboot_records(&story.plan, &story.progress) {
+        for record in reboot_records(supervisor.host().as_ref(), &story.plan, &story.progress) {
             if let Err(e) = story.progress.apply(&record) {
                 error!(app = %app, error = %e, "illegal record");
                 continue;
@@ -78,11 +78,9 @@ async fn note_reboot<H: Port + Observer>(
 
 /// What a restart of the host means for a deployment. If its commit was begun, what boots tells whether
 /// it happened.
-fn reboot_records(plan: &Plan, progress: &Progress) -> Vec<Record> {
+fn reboot_records<H: Observer>(host: &H, plan: &Plan, progress: &Progress) -> Vec<Record> {
     let committed = progress.in_doubt().filter(|step| match &plan.steps[*step].action {
-        Action::Commit { target, .. } => {
-            std::fs::read_to_string(&target.path).is_ok_and(|now| now == target.content)
-        }
+        Action::Commit { target, .. } => host.text_of(&target.path).is_some_and(|now| now == target.content),
         _ => false,
     });
     let note = Some("found in place after the restart".to_owned());

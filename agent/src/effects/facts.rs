@@ -54,6 +54,10 @@ impl Observer for RealHost {
         self.settings.boot_id.clone()
     }
 
+    fn text_of(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(path).ok()
+    }
+
     async fn next_uid(&self) -> Result<u32, ErrorBody> {
         let next = self.store.next_uid(self.settings.uids.clone()).await;
         next.map_err(|e| crate::supervisor::store_failed(&e))

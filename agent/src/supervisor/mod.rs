@@ -41,6 +41,8 @@ pub trait Observer: Send + Sync + 'static {
     ) -> impl Future<Output = Result<deployd_core::facts::Facts, ErrorBody>> + Send;
     /// The id of this boot.
     fn boot_id(&self) -> String;
+    /// What a file of the host says now, if it is there.
+    fn text_of(&self, path: &str) -> Option<String>;
     /// The uid that the next new app is given, if nobody comes between.
     fn next_uid(&self) -> impl Future<Output = Result<u32, ErrorBody>> + Send;
     /// Gives an app the uid that it keeps for ever.
