@@ -25,7 +25,7 @@ use deployd_api::spec::parse;
 use deployd_core::action::Action;
 use deployd_core::facts::{ArtifactFacts, Facts};
 use deployd_core::plan::Request;
-use deployd_core::state::AppState;
+use deployd_core::state::{AppState, Unended};
 use tokio::sync::Notify;
 
 /// How long anything may take that happens at once.
@@ -329,11 +329,12 @@ async fn a_stop_that_did_not_happen_is_stuck_and_may_be_repeated() {
     site.host.fails.lock().unwrap().insert("stop-instance");
     site.submit(2, Request::Stop).await.unwrap();
     assert_eq!(site.ends(2).await, Verdict::Stuck);
-    assert!(!site.state().await.stopped);
+    assert_eq!(site.state().await.unended, Some(Unended::Stop));
     site.host.fails.lock().unwrap().clear();
     site.submit(3, Request::Stop).await.unwrap();
     assert_eq!(site.ends(3).await, Verdict::Committed);
-    assert!(site.state().await.stopped);
+    let state = site.state().await;
+    assert!(state.stopped && state.unended.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -444,6 +444,7 @@ pub fn change_text(change: &Change) -> String {
         Change::Stopped { value: true } => "stopped".to_owned(),
         Change::Stopped { value: false } => "started".to_owned(),
         Change::Rebooted => "the host restarted".to_owned(),
+        Change::Unended { what } => format!("the {what:?} has not ended").to_lowercase(),
         Change::Clear { label } => format!("forget why {label} was rolled back"),
         Change::Forget { .. } => "forget old releases".to_owned(),
     }

@@ -10,7 +10,7 @@ use deployd_api::ids::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
-use crate::state::Change;
+use crate::state::{Change, Unended};
 
 /// The format that this version writes.
 pub const FORMAT: u32 = 1;
@@ -111,9 +111,11 @@ impl Record {
             Self::Done { step, .. } => action(step)?.change_at_end(),
             Self::Learned { change } => Some(change.clone()),
             Self::Rebooted { .. } => Some(Change::Rebooted),
-            // Only what ended wholly is stopped: the next `stop` goes on.
             Self::Finished { verdict: Verdict::Stuck } if plan.kind == Kind::Stop => {
-                Some(Change::Stopped { value: false })
+                Some(Change::Unended { what: Unended::Stop })
+            }
+            Self::Finished { verdict: Verdict::Stuck } if plan.kind == Kind::Remove => {
+                Some(Change::Unended { what: Unended::Remove })
             }
             // What an undo could not take down is left to `plan_drain` and `plan_drained`.
             Self::Finished { verdict: Verdict::Stuck } => plan.to.map(|tag| Change::Draining { tag }),

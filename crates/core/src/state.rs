@@ -127,6 +127,9 @@ pub struct AppState {
     pub draining: Vec<Tag>,
     /// Whether it was stopped on purpose.
     pub stopped: bool,
+    /// What was asked for and ended in its middle, because one of its steps failed.
+    #[serde(default)]
+    pub unended: Option<Unended>,
     /// Its releases.
     pub releases: BTreeMap<Label, Release>,
     /// For each address ([`Socket::group`]) the members of its reuseport group, in the order of their
@@ -134,6 +137,16 @@ pub struct AppState {
     pub groups: BTreeMap<String, Vec<Socket>>,
     /// Whether a process's listeners are non-blocking: learned from its first instance.
     pub nonblocking: BTreeMap<ProcessName, bool>,
+}
+
+/// What can end in its middle: it has no way back, and may be asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unended {
+    /// Something may still run. The next stop or start ends it.
+    Stop,
+    /// Something is gone, and something not. Only the next remove goes on.
+    Remove,
 }
 
 /// A change of an [`AppState`].
@@ -212,6 +225,11 @@ pub enum Change {
         /// Whether it is stopped now.
         value: bool,
     },
+    /// What was asked for ended in its middle.
+    Unended {
+        /// What.
+        what: Unended,
+    },
     /// The host restarted: what was committed booted, and nothing else runs.
     Rebooted,
     /// A release that undid itself may be pushed again.
@@ -249,6 +267,7 @@ impl AppState {
             warm: None,
             draining: Vec::new(),
             stopped: false,
+            unended: None,
             releases: BTreeMap::new(),
             groups: BTreeMap::new(),
             nonblocking: BTreeMap::new(),
@@ -333,7 +352,11 @@ impl AppState {
             Change::Nonblocking { process, value } => {
                 self.nonblocking.insert(process.clone(), *value);
             }
-            Change::Stopped { value } => self.stopped = *value,
+            Change::Stopped { value } => {
+                self.stopped = *value;
+                self.unended = None;
+            }
+            Change::Unended { what } => self.unended = Some(*what),
             Change::Clear { label } => {
                 if let Some(r) = self.releases.get_mut(label) {
                     r.failure = None;

@@ -10,7 +10,7 @@ mod refuse;
 mod swap;
 
 use deployd_api::deployment::Kind;
-use deployd_api::error::ErrorBody;
+use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Label};
 use deployd_api::release::{Origin, ReleaseDocument};
 use deployd_api::spec::{Check, Millis, Strategy};
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::{Action, Trial};
 use crate::facts::Facts;
 use crate::journal::StepIndex;
-use crate::state::Tag;
+use crate::state::{Tag, Unended};
 
 pub use drained::{drained_when, plan_drain, plan_drained};
 
@@ -167,6 +167,14 @@ pub enum Planned {
 
 /// Plans a request.
 pub fn plan(request: &Request, facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
+    if facts.state.unended == Some(Unended::Remove) && *request != Request::Remove {
+        let app = &facts.state.app;
+        return Err(Box::new(ErrorBody::new(
+            ErrorCode::WrongState,
+            format!("the removal of {app} has not come to its end"),
+            format!("deployd-ctl remove -a {app} goes on with it"),
+        )));
+    }
     match request {
         Request::Push { document, strategy, origin } => push::plan_push(document, *strategy, origin, facts),
         Request::Rollback { to } => push::plan_rollback(*to, facts),

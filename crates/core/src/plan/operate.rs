@@ -59,6 +59,9 @@ pub(super) fn plan_start(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     }
     let swap = Swap { facts, new, old: None, lingers: false };
     let mut steps = Steps::new();
+    if facts.state.unended.is_some() {
+        swap.put_down(new, &mut steps);
+    }
     swap.open(&mut steps);
     swap.start(&mut steps);
     swap.check(&mut steps);
@@ -72,7 +75,7 @@ pub(super) fn plan_start(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
 /// Stops serving: listeners first, so that nothing starts again by itself. It stays stopped over a reboot.
 pub(super) fn plan_stop(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     let old = live(facts)?;
-    if facts.state.stopped {
+    if facts.state.stopped && facts.state.unended.is_none() {
         return Ok(Planned::Nothing { live: old.tag.label });
     }
     let mut steps = Steps::new();

@@ -306,11 +306,13 @@ fn plan_rolling(swap: &Swap<'_>, steps: &mut Steps) {
 
 /// Stop, then start: clients wait in the new release's listener meanwhile.
 fn plan_immediate(swap: &Swap<'_>, steps: &mut Steps) {
-    swap.open(steps);
-    if let Some(old) = swap.old {
-        stop_workers(swap, true, Phase::Socket, steps);
-        stop_workers(swap, false, Phase::Socket, steps);
-        swap.hand_over(old, steps);
+    match swap.old {
+        Some(old) => {
+            stop_workers(swap, true, Phase::Socket, steps);
+            stop_workers(swap, false, Phase::Socket, steps);
+            swap.hand_over(old, steps);
+        }
+        None => swap.open(steps),
     }
     swap.start(steps);
     swap.check(steps);

@@ -87,13 +87,17 @@ impl Swap<'_> {
             steps.add(Phase::Socket, stay.clone(), vec![]);
         }
         let first = steps.steps.len();
-        for socket in self.new.sockets() {
+        self.open_those(self.new.sockets(), steps);
+        if let Some(step) = steps.steps.get_mut(first) {
+            step.undo = self.unopen(stays);
+        }
+    }
+
+    fn open_those(&self, sockets: Vec<Socket>, steps: &mut Steps) {
+        for socket in sockets {
             let process = &self.new.spec().listen[&socket.listener].process;
             let nonblocking = self.nonblocking(process).unwrap_or(true);
             steps.add(Phase::Socket, Action::OpenListener { socket, nonblocking }, vec![]);
-        }
-        if let Some(step) = steps.steps.get_mut(first) {
-            step.undo = self.unopen(stays);
         }
     }
 
@@ -400,8 +404,22 @@ fn resolved(of: Activation<'_>, check: &deployd_api::spec::Check) -> deployd_api
 impl Swap<'_> {
     /// The old release is told to end, and then its traffic goes to listeners that nobody serves yet: the
     /// start that the first connection causes waits for the old one's end ([`Activation::after_files`]).
+    /// A listener where the old one has none would wake the new one at once: it opens when the other is
+    /// ending. One where it has is opened before, so that there is always a queue to wait in.
     pub(super) fn hand_over(&self, old: Activation<'_>, steps: &mut Steps) {
-        let (phase, first) = (Phase::Socket, steps.steps.len());
+        let (same, other): (Vec<_>, Vec<_>) =
+            self.new.sockets().into_iter().partition(|s| self.counterpart(s).is_some());
+        let (phase, stays) = (Phase::Socket, self.stay());
+        for stay in &stays {
+            steps.add(phase, stay.clone(), vec![]);
+        }
+        let opened = steps.steps.len();
+        let any_same = !same.is_empty();
+        self.open_those(same, steps);
+        if let Some(step) = steps.steps.get_mut(opened) {
+            step.undo = self.unopen(stays.clone());
+        }
+        let first = steps.steps.len();
         let processes = old.processes();
         let served = || processes.iter().rev().filter(|p| !old.sockets_of(p).is_empty());
         for process in served() {
@@ -412,11 +430,14 @@ impl Swap<'_> {
                 steps.add(phase, Action::StopInstance { instance, wait: false }, vec![]);
             }
         }
-        let back = self.new.sockets().into_iter().filter(Socket::is_grouped);
-        let back = back.filter_map(|s| Some(self.steer(&s, self.counterpart(&s)?.tag)));
-        let undo = self.put_to_sleep().into_iter().chain(self.revive(old)).chain(back).collect();
+        let undo = self.put_to_sleep().into_iter().chain(self.revive(old)).chain(stays.clone()).collect();
         if let Some(step) = steps.steps.get_mut(first) {
             step.undo = undo;
+        }
+        let late = steps.steps.len();
+        self.open_those(other, steps);
+        if let Some(step) = steps.steps.get_mut(late).filter(|_| !any_same) {
+            step.undo = self.unopen(stays);
         }
         for socket in self.new.sockets().into_iter().filter(Socket::is_grouped) {
             if self.counterpart(&socket).is_some() {

@@ -92,6 +92,7 @@ proptest! {
             let Some(plan) = try_planned(&ask, &state) else { continue };
             let before = state.clone();
             let serving = match (&ask, plan.strategy) {
+
                 (Ask::Push { .. } | Ask::Rollback(_), deployd_api::spec::Strategy::Rolling) => Serving::Always,
                 _ => Serving::MayWait,
             };

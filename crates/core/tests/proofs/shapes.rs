@@ -147,8 +147,10 @@ impl Shape {
         if asks.iter().any(|a| spec_has(a, ALONE)) {
             alone.push("deployd-shop-job-".to_owned());
         }
-        // `immediate` stops before it starts, whoever connects meanwhile.
-        if asks.iter().all(|a| spec_has(a, IMMEDIATE) || !matches!(a, Ask::Push { .. })) {
+        // `immediate` stops before it starts, whoever connects meanwhile. A Unix socket is one for both: when
+        // it is given back in an undo, its next connection may wake either.
+        let immediate = |a: &&Ask| spec_has(a, IMMEDIATE) && !spec_has(a, UNIX);
+        if asks.iter().all(|a| immediate(a) || !matches!(a, Ask::Push { .. })) {
             alone.push("deployd-shop-web-".to_owned());
         }
         alone
