@@ -11,6 +11,7 @@
 //! | [`load`] | the load generator and the analysis of what it saw |
 //! | [`tun`] | a relay that adds round-trip time between two namespaces |
 //! | [`package`] | release binaries and the two .debs |
+//! | [`regime`] | the conditions under which releases are swapped |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
 //! | [`control`] | the same fixture replaced without deployd: what must lose |
 //! | [`programs`] | other programs to deploy: Node, Python, a `mix release` |
@@ -35,6 +36,7 @@ pub mod machine;
 pub mod netns;
 pub mod package;
 pub mod programs;
+pub mod regime;
 pub mod serving;
 pub mod shop;
 pub mod site;
