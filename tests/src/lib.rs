@@ -18,6 +18,7 @@
 //! | [`ask`] | single requests, and who answered them |
 //! | [`serving`] | whether every instance serves |
 //! | [`shop`] | the spec of the fixture app, the load on it, what is left of it |
+//! | [`pid1`] | when PID 1 stopped and started a unit, by its own clock |
 //! | [`websocket`] | clients that hold a WebSocket |
 //! | [`timeline`] | when the steps of a deployment happened |
 //! | [`crash`] | kills the agent at a record of its journal |
@@ -35,6 +36,7 @@ pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod package;
+pub mod pid1;
 pub mod programs;
 pub mod regime;
 pub mod serving;

@@ -95,10 +95,7 @@ fn undoes(site: &Site, dir: &str, label: &str, bad: &Bad) -> Result<()> {
     explains_itself(&called, label)?;
     let failure = &site.status("shop")?["last_failure"]["failure"];
     let said = format!("{} {}", failure["message"], failure["causes"]);
-    ensure!(
-        failure["code"] == bad.code && said.contains(bad.says),
-        "failed by {failure}"
-    );
+    ensure!(failure["code"] == bad.code && said.contains(bad.says), "failed by {failure}");
     ensure!(site.verdict("shop")?.as_deref() == Some("rolled-back"));
     ensure!(site.live("shop")? == "v1");
     shop::require_no_traces(&site.host, "shop", label)?;

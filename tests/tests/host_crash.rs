@@ -16,7 +16,7 @@ use deployd_tests::site::Site;
 use serde_json::Value;
 
 /// Kills of a sampled matrix.
-const SAMPLE: usize = 8;
+const SAMPLE: usize = 6;
 /// Few, so that every push prunes.
 const KEEP: u32 = 2;
 const WITHIN: Duration = Duration::from_mins(1);
@@ -42,10 +42,11 @@ fn a_rollback_and_a_failing_push_on_bookworm() -> Result<()> {
 }
 
 #[test]
-fn a_push_and_a_rollback_on_trixie() -> Result<()> {
+fn a_push_a_rollback_and_a_failing_push_on_trixie() -> Result<()> {
     let mut host = Crashes::boot(Suite::Trixie)?;
     host.matrix(Case::Push, Rows::Sample)?;
     host.matrix(Case::Rollback, Rows::Sample)?;
+    host.matrix(Case::FailingPush, Rows::Sample)?;
     host.site.host.finish()
 }
 
