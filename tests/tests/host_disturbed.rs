@@ -106,6 +106,10 @@ fn undoes_what_a_reboot_interrupts(suite: Suite) -> Result<()> {
     while_it_is_watched(&mut site, How::Crash, "v5").context("crashed while v5 is watched")?;
     right_after_the_commit(&mut site, How::Crash, "v1", "v6").context("crashed after the commit of v6")?;
     right_after_the_commit(&mut site, How::Reboot, "v6", "v7").context("rebooted after the commit of v7")?;
+    // A release that a reboot undid is no worse for it: it is not refused.
+    site.deploy("/srv/v3", "/srv/v3.toml")?;
+    shop::wait_served(&site.host, &site.live("shop")?, LIMIT)?;
+    shop::require_settled(&site, LIMIT)?;
     site.host.finish()
 }
 
