@@ -103,7 +103,8 @@ fn nextest(args: &Args, set: &str, what: &str, packages: Option<&std::path::Path
     let seed = env::var(SEED_VARIABLE).unwrap_or_else(|_| fresh_seed().to_string());
     eprintln!("    {SEED_VARIABLE}={seed}");
     // A backtrace into the test runner says less than the chain of errors, and hides it.
-    command.env(SEED_VARIABLE, seed).env("RUST_LIB_BACKTRACE", "0");
+    // Property tests go by the same seed.
+    command.env("PROPTEST_RNG_SEED", &seed).env(SEED_VARIABLE, seed).env("RUST_LIB_BACKTRACE", "0");
     // Nothing is printed after a success: the summary stays last.
     eprintln!("==> {what}");
     let status = command.status().context("failed to run cargo nextest")?;
