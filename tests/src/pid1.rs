@@ -10,6 +10,8 @@ use crate::machine::Host;
 
 /// What a timer of PID 1 may add on a machine whose processors are taken: a second is many times its own grain.
 pub const SCHEDULING: Duration = Duration::from_secs(1);
+/// `SD_MESSAGE_UNIT_PROCESS_EXIT`.
+const EXITED: &str = "98e322203f7a4ed290d09fe03c09fe15";
 /// `SD_MESSAGE_UNIT_STOPPING` and `SD_MESSAGE_UNIT_STOPPED`.
 const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
 const STOPPED: &str = "9d1aaa27d60140bd96365438aad20286";
@@ -32,19 +34,20 @@ impl Stop {
 
 /// The last stop of a unit in this boot, by PID 1's journal: the unit itself may be gone.
 pub fn last_stop(host: &Host, unit: &str) -> Result<Stop> {
-    let lines = host.ok(&format!(
-        "journalctl --quiet --boot --output=json _PID=1 UNIT={unit} MESSAGE_ID={STOPPING} + \
-         _PID=1 UNIT={unit} MESSAGE_ID={STOPPED}"
-    ))?;
-    let entries = lines.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
-    let last = |id: &str| {
-        let entry = entries.iter().rev().find(|entry| entry["MESSAGE_ID"] == id);
-        let time = entry.and_then(|entry| entry["__MONOTONIC_TIMESTAMP"].as_str()?.parse().ok());
-        time.with_context(|| format!("PID 1 does not tell of a stop of {unit}: {lines}"))
-    };
-    let stop = Stop { began_us: last(STOPPING)?, done_us: last(STOPPED)? };
+    let stop = Stop { began_us: last_told(host, unit, STOPPING)?, done_us: last_told(host, unit, STOPPED)? };
     ensure!(stop.done_us >= stop.began_us, "{unit} stops: {stop:?}");
     Ok(stop)
+}
+
+/// When PID 1 last told this of a unit.
+fn last_told(host: &Host, unit: &str, message: &str) -> Result<u64> {
+    let line = host.ok(&format!(
+        "journalctl --quiet --boot --output=json --lines=1 _PID=1 UNIT={unit} MESSAGE_ID={message}"
+    ))?;
+    ensure!(!line.is_empty(), "PID 1 has not told {message} of {unit}");
+    let entry: Value = serde_json::from_str(&line).context("an entry of the journal is not JSON")?;
+    let time = entry["__MONOTONIC_TIMESTAMP"].as_str().and_then(|time| time.parse().ok());
+    time.with_context(|| format!("an entry without a time: {line}"))
 }
 
 /// A property of a unit that is a number.
@@ -61,7 +64,7 @@ pub fn property_of(host: &Host, unit: &str, property: &str) -> Result<String> {
 /// The lives of a unit's process around an automatic restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restarted {
-    /// The life before had ended.
+    /// The process before had ended.
     pub ended_us: u64,
     /// The process was started again.
     pub started_us: u64,
@@ -70,18 +73,16 @@ pub struct Restarted {
 }
 
 impl Restarted {
-    /// Of a unit that is active and was restarted by PID 1.
+    /// Of a unit whose process failed and that is active again. Not by `InactiveEnterTimestamp`: up to systemd 252 that
+    /// is the end of the back-off and not its beginning.
     pub fn of(host: &Host, unit: &str) -> Result<Self> {
-        let at = |property: &str| number(host, unit, property);
         let restarted = Self {
-            ended_us: at("InactiveEnterTimestampMonotonic")?,
-            started_us: at("ExecMainStartTimestampMonotonic")?,
-            active_us: at("ActiveEnterTimestampMonotonic")?,
+            ended_us: last_told(host, unit, EXITED)?,
+            started_us: number(host, unit, "ExecMainStartTimestampMonotonic")?,
+            active_us: number(host, unit, "ActiveEnterTimestampMonotonic")?,
         };
         ensure!(
-            restarted.ended_us > 0
-                && restarted.started_us >= restarted.ended_us
-                && restarted.active_us >= restarted.started_us,
+            restarted.started_us >= restarted.ended_us && restarted.active_us >= restarted.started_us,
             "{unit} was not restarted: {restarted:?}"
         );
         Ok(restarted)

@@ -41,11 +41,16 @@ fn missing(page: &str, kind: &str, words: &BTreeSet<String>) -> Result<Vec<Strin
     Ok(absent.map(|word| format!("  {page}: {kind} `{word}`")).collect())
 }
 
-/// Whether a page names a word as code: in a span that it begins, or as the key of a line in an example.
+/// Whether a page names a word as code: in a span that it begins (perhaps behind its section: `expect.status`), or as
+/// the key of a line in an example.
 fn names(text: &str, word: &str) -> bool {
     let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || "_-".contains(c));
     let begins = [format!("`{word}"), format!("\n{word} ="), format!("[{word}")];
-    begins.iter().any(|begin| text.match_indices(begin).any(|(at, found)| ends(&text[at + found.len()..])))
+    let begun = begins
+        .iter()
+        .any(|begin| text.match_indices(begin).any(|(at, found)| ends(&text[at + found.len()..])));
+    let mut spans = text.split('`').skip(1).step_by(2);
+    begun || spans.any(|span| span.split_once('.').is_some_and(|(_, key)| key == word))
 }
 
 /// The keys of every section, from the lists that the parser goes by.
@@ -145,8 +150,8 @@ mod tests {
 
     #[test]
     fn a_word_is_named_as_code_and_as_a_whole() {
-        let page = "The `app` and `--wait live|committed`, [env] and\ninstances = 2\n`POST /v1/apps/{app}`";
-        for word in ["app", "--wait", "env", "instances", "POST /v1/apps/{app}"] {
+        let page = "The `app` and `--wait live|committed`, [env] and\ninstances = 2, `expect.json`\n`POST /v1/apps/{app}`";
+        for word in ["app", "--wait", "env", "instances", "json", "POST /v1/apps/{app}"] {
             assert!(names(page, word), "{word}");
         }
         for word in ["ap", "--wa", "wait", "committed", "instance", "GET /v1/apps/{app}"] {
