@@ -57,7 +57,7 @@ fn cases() -> Vec<Bad> {
     let (fails, shut) = ("did not pass check", "shut down its listener http");
     vec![
         bad("is never ready", hasty().env("NEVER_READY", "1"), check, fails),
-        bad("crashes after 2 s", on_trial().env("CRASH_AFTER_MS", "2000"), start, "killed by signal 6"),
+        bad("crashes after 2 s", on_trial().env("CRASH_AFTER_MS", "2000"), start, "did not stay up"),
         bad("fails its check", hasty().env("FAIL_HEALTH", "1"), check, "503"),
         bad("ignores SIGTERM", hasty().env("FAIL_HEALTH", "1").env("IGNORE_TERM", "1"), check, "503"),
         bad("shuts its listener down", hasty().env("SHUTDOWN_LISTENER", "0"), start, shut),

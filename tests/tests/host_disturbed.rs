@@ -11,6 +11,8 @@ use deployd_tests::wait;
 
 /// Long enough that the disturbance surely falls into it.
 const START_MS: &str = "1500";
+/// The same for what writes a package to the disk, perhaps to a slow one.
+const UPGRADE_START_MS: &str = "5000";
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
@@ -42,9 +44,9 @@ fn first(suite: Suite) -> Result<Site> {
 }
 
 /// Pushes a release that takes its time to start, and returns when it does.
-fn push_slowly(site: &Site, label: &str) -> Result<Calling> {
+fn push_slowly(site: &Site, label: &str, start_ms: &str) -> Result<Calling> {
     let dir = site.artifact(label)?;
-    let spec = Spec::shop().env("START_MS", START_MS).env("BUILD", label);
+    let spec = Spec::shop().env("START_MS", start_ms).env("BUILD", label);
     let pushing = shop::push(site, &dir, label, &spec)?;
     shop::wait_active(&site.host, &format!("deployd-shop-web-{label}@1.service"), LIMIT)?;
     Ok(pushing)
@@ -73,7 +75,8 @@ fn deploys_though_disturbed(suite: Suite) -> Result<()> {
 
 fn deploys_though(site: &Site, line: &str, old: &str, new: &str) -> Result<()> {
     let traffic = Traffic::on(&site.host, &[old, new])?;
-    let mut pushing = push_slowly(site, new)?;
+    let mut pushing =
+        push_slowly(site, new, if line.starts_with("dpkg") { UPGRADE_START_MS } else { START_MS })?;
     site.host.ok(line)?;
     ensure!(!pushing.has_ended()?, "too late: the push had ended");
     traffic.wait_for(new, LIMIT)?;
@@ -96,7 +99,7 @@ fn undoes_what_a_reboot_interrupts(suite: Suite) -> Result<()> {
     let mut site = first(suite)?;
     for (number, how) in (2..).zip([How::Reboot, How::Crash]) {
         let label = format!("v{number}");
-        let mut pushing = push_slowly(&site, &label)?;
+        let mut pushing = push_slowly(&site, &label, START_MS)?;
         ensure!(!pushing.has_ended()?, "too late: the push had ended");
         how.go_down(&mut site)?;
         drop(pushing.called()?);
