@@ -1,4 +1,5 @@
 //! deployd-exec as a child process, with sockets passed as systemd passes them.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::io::{Read as _, Write as _};

@@ -1,4 +1,5 @@
 //! deployd-exec against a lender socket as the agent has it: lending, and relaying leftovers.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use deployd_handoff::fd;

@@ -1,12 +1,15 @@
 //! The model of a reuseport group, the steering programs and steered probes, against the kernel.
 //!
-//! Needs root: steering marks are `SO_MARK`. All traffic stays on 127.0.0.0/8.
+//! Each test runs itself again in a network namespace of its own, and for an ordinary user in a user namespace as well:
+//! there it may set `SO_MARK`, which steering marks are, and its traffic on 127.0.0.0/8 meets nobody's.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
 use std::time::Duration;
 
 use deployd::host::listener::{Listener, Queue};
@@ -19,12 +22,34 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestRunner};
 
 const PREFIX: MarkPrefix = MarkPrefix::DEFAULT;
 const BACKLOG: u16 = 64;
 
-fn require_root() {
-    assert!(nix::unistd::geteuid().is_root(), "this test sets SO_MARK: run it as root");
+/// Set in the run that is in the namespace.
+const ISOLATED: &str = "DEPLOYD_TEST_ISOLATED";
+
+/// Whether the calling test is where it may set marks. Where not, it has run there by now, and there is nothing left
+/// to do.
+fn is_isolated(test: &str) -> bool {
+    if std::env::var_os(ISOLATED).is_some() {
+        return true;
+    }
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--net", "--", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]);
+    command.arg(std::env::current_exe().unwrap()).args(["--exact", "--nocapture", test]).env(ISOLATED, "1");
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    print!("{out}");
+    eprint!("{err}");
+    assert!(output.status.success(), "failed in its namespaces, or none can be made here: {}", output.status);
+    // A name that no test has would be a success, too.
+    assert!(out.contains("1 passed"), "it ran nothing");
+    false
 }
 
 fn bound(port: u16) -> (OwnedFd, u16) {
@@ -177,17 +202,37 @@ impl Pair {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
-    #[test]
-    fn the_model_agrees_with_the_kernel(ops in ops()) {
-        require_root();
+/// As many as a run has time for; `cargo xtask test --full` has more.
+fn cases() -> u32 {
+    if std::env::var("DEPLOYD_TEST_FULL").is_ok_and(|value| value == "1") { 1500 } else { 64 }
+}
+
+/// The seed that the run printed, if it did.
+fn rng_seed() -> RngSeed {
+    let given = std::env::var("DEPLOYD_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    given.map_or(RngSeed::Random, RngSeed::Fixed)
+}
+
+#[test]
+fn the_model_agrees_with_the_kernel() {
+    if !is_isolated("the_model_agrees_with_the_kernel") {
+        return;
+    }
+    let config = ProptestConfig {
+        cases: cases(),
+        rng_seed: rng_seed(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let agrees = TestRunner::new(config).run(&ops(), |ops| {
         let mut pair = Pair::new();
         for op in ops {
             pair.apply(op);
             pair.check();
         }
-    }
+        Ok(())
+    });
+    agrees.unwrap();
 }
 
 /// Connections of each distribution trial: enough that 1 % shows, few enough for a second.
@@ -197,7 +242,9 @@ const Z_BOUND: f64 = 6.0;
 
 #[test]
 fn weights_are_distributed_as_asked() {
-    require_root();
+    if !is_isolated("weights_are_distributed_as_asked") {
+        return;
+    }
     let (first, held_first, port) = member(0);
     let (second, held_second, _) = member(port);
     let held = HashMap::from([(0, (first, held_first)), (1, (second, held_second))]);
@@ -223,7 +270,9 @@ fn weights_are_distributed_as_asked() {
 
 #[test]
 fn what_a_listener_tells_is_what_the_kernel_has() {
-    require_root();
+    if !is_isolated("what_a_listener_tells_is_what_the_kernel_has") {
+        return;
+    }
     let (listener, _held, port) = member(0);
     assert!(listener.is_listening().unwrap());
     let clone = Listener::adopt(listener.as_fd().try_clone_to_owned().unwrap()).unwrap();
@@ -252,7 +301,9 @@ fn answer_with(word: &'static str, listener: OwnedFd) {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_probe_reaches_the_release_of_its_mark_whoever_has_the_traffic() {
-    require_root();
+    if !is_isolated("a_probe_reaches_the_release_of_its_mark_whoever_has_the_traffic") {
+        return;
+    }
     let (old, held_old, port) = member(0);
     let (new, held_new, _) = member(port);
     answer_with("old", held_old);

@@ -1,8 +1,10 @@
 //! Killing the agent at a record of its journal: it is told to stand still there (`DEPLOYD_HOLD`), and then gets
-//! SIGKILL from outside. A kill that came at another record is an error, never a pass.
+//! SIGKILL from outside. Whether a kill came where it should is read afterwards, from the journal of the whole
+//! deployment and the time at which PID 1 started the next agent: a kill that came elsewhere does not count.
 //!
 //! Called by the crash suite. The agent that PID 1 starts next is an ordinary one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -27,8 +29,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// Records that the journal has at the kill.
-    fn records(self) -> u64 {
+    /// Records that the killed agent has written.
+    pub fn records(self) -> u64 {
         match self {
             Self::After(number) => number,
             Self::Before(number) => number - 1,
@@ -68,12 +70,24 @@ pub fn kill(site: &Site, app: &str, place: Place) -> Result<Vec<Value>> {
     site.host.ok(&format!("rm {HOLD_FILE}"))?;
     let records = site.journal(app)?;
     site.host.ok(&format!("kill -9 {pid}"))?;
-    ensure!(
-        records.len() as u64 == place.records(),
-        "killed {place} when the journal had {} records",
-        records.len()
-    );
+    wait::until(WITHIN, "another agent", || match site.agent_pid() {
+        Ok(now) if now != 0 && now != pid => Ok(()),
+        Ok(now) => Err(format!("pid {now}")),
+        Err(error) => Err(format!("{error:#}")),
+    })?;
     Ok(records)
+}
+
+/// How many records of a deployment the agent that was killed has written: those that are older than the process of
+/// the agent that runs now. Both times are of the host's boot clock.
+pub fn written_before_the_kill(site: &Site, records: &[Value]) -> Result<u64> {
+    let started =
+        site.host.ok("systemctl show -p ExecMainStartTimestampMonotonic --value deployd.service")?;
+    let started_ms = started.trim().parse::<u64>().context("the agent has no start")? / 1000;
+    let at = |record: &Value| record["up_ms"].as_u64().context("a record without a time");
+    let times = records.iter().map(at).collect::<Result<Vec<u64>>>()?;
+    ensure!(times.is_sorted(), "the records are not in the order of their times: {times:?}");
+    Ok(times.iter().filter(|time| **time < started_ms).count() as u64)
 }
 
 fn progress(site: &Site, app: &str) -> String {
@@ -95,11 +109,14 @@ pub fn what(record: &Value) -> (String, Option<u64>) {
 pub fn require_nothing_left(site: &Site, app: &str, live: &str) -> Result<()> {
     let units = site.host.ok("find /etc/systemd/system -mindepth 1 -name 'deployd-*' -printf '%f\\n'; \
          systemctl list-units --all --plain --no-legend 'deployd-*' | cut -d' ' -f1")?;
-    let own = [format!("deployd-{app}.slice"), format!("deployd-{app}.target")];
-    let others: Vec<&str> =
-        units.lines().filter(|unit| !own.iter().any(|o| o == unit) && !is_of(unit, app, live)).collect();
-    ensure!(others.is_empty(), "units beside those of {live}: {others:?}");
-    ensure!(units.contains(&format!("deployd-{app}-")), "the live release has no units: {units}");
+    let own = own_units(site, app, live)?;
+    // A unit's folder of drop-ins is there or not: what was learned of a listener.
+    let is_own = |name: &str| own.contains(name) || own.contains(name.strip_suffix(".d").unwrap_or(name));
+    let others: Vec<&str> = units.lines().filter(|unit| !is_own(unit)).collect();
+    ensure!(others.is_empty(), "units beside those of {live}, {own:?}: {others:?}");
+    let missing: Vec<&String> =
+        own.iter().filter(|unit| !units.lines().any(|found| found == *unit)).collect();
+    ensure!(missing.is_empty(), "not there of the live release {live}: {missing:?}");
 
     let rows = site.ctl(&format!("releases -a {app} -o json"))?.expect(0)?;
     let rows: Vec<Value> = serde_json::from_str(&rows.stdout).context("releases are not JSON")?;
@@ -124,9 +141,20 @@ pub fn require_nothing_left(site: &Site, app: &str, live: &str) -> Result<()> {
     site.require_silent_doctor()
 }
 
-/// Whether a unit, or its folder of drop-ins, belongs to an activation of this release.
-fn is_of(unit: &str, app: &str, label: &str) -> bool {
-    let Some(rest) = unit.strip_prefix(&format!("deployd-{app}-")) else { return false };
-    let tag = rest.split_once('-').map(|(_, tag)| tag.split('@').next().unwrap_or(tag));
-    tag.and_then(|tag| tag.strip_prefix(label)).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+/// The units that the app's target boots, their templates, and the two that the app always has. By the target and not
+/// by the label, because a release that is activated again gets units of other names.
+fn own_units(site: &Site, app: &str, live: &str) -> Result<BTreeSet<String>> {
+    let mut own = BTreeSet::from([format!("deployd-{app}.slice"), format!("deployd-{app}.target")]);
+    let target = site.host.read_file(&format!("/etc/systemd/system/deployd-{app}.target"))?;
+    let wanted: Vec<&str> = target.lines().filter_map(|line| line.strip_prefix("Wants=")).collect();
+    ensure!(!wanted.is_empty(), "the target wants nothing: {target}");
+    for unit in wanted {
+        let of_live = unit.split(['-', '@', '.']).any(|part| part == live);
+        ensure!(of_live, "the target wants {unit}, and {live} is live");
+        own.insert(unit.to_owned());
+        if let Some((template, _)) = unit.split_once('@') {
+            own.insert(format!("{template}@.service"));
+        }
+    }
+    Ok(own)
 }

@@ -6,6 +6,8 @@ use std::env;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::image::Suite;
+
 /// Set to `1` by `cargo xtask test --full`.
 pub const FULL_VARIABLE: &str = "DEPLOYD_TEST_FULL";
 /// A decimal number; the same seed gives the same samples.
@@ -33,6 +35,17 @@ impl Effort {
             Self::Full => full,
         }
     }
+
+    /// The Debian releases that a case runs on when it need not run on both: one by default, by the seed, so that of
+    /// two cases with neighbouring numbers one runs on each.
+    pub fn suites(self, case: usize) -> Vec<Suite> {
+        self.pick(vec![Suite::ALL[by_turns(seed(), case, Suite::ALL.len())]], Suite::ALL.to_vec())
+    }
+}
+
+/// One of `of` alternatives for a case: another one for the next case, and for another seed perhaps another one.
+fn by_turns(seed: u64, case: usize, of: usize) -> usize {
+    (split_mix(seed) as usize).wrapping_add(case) % of
 }
 
 /// The seed of this run, printed once per process so that a failure can be repeated.
@@ -76,6 +89,13 @@ fn split_mix(state: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbouring_cases_take_turns() {
+        let of = |seed| [0, 1, 2, 3].map(|case| by_turns(seed, case, 2));
+        assert!((0..20).all(|seed| [[0, 1, 0, 1], [1, 0, 1, 0]].contains(&of(seed))));
+        assert!((0..20).any(|seed| of(seed) != of(0)), "the seed decides nothing");
+    }
 
     #[test]
     fn a_sample_is_repeatable_distinct_and_in_range() {

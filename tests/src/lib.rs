@@ -11,12 +11,14 @@
 //! | [`load`] | the load generator and the analysis of what it saw |
 //! | [`tun`] | a relay that adds round-trip time between two namespaces |
 //! | [`package`] | release binaries and the two .debs |
+//! | [`regime`] | the conditions under which releases are swapped |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
 //! | [`control`] | the same fixture replaced without deployd: what must lose |
 //! | [`programs`] | other programs to deploy: Node, Python, a `mix release` |
 //! | [`ask`] | single requests, and who answered them |
 //! | [`serving`] | whether every instance serves |
 //! | [`shop`] | the spec of the fixture app, the load on it, what is left of it |
+//! | [`pid1`] | when PID 1 stopped and started a unit, by its own clock |
 //! | [`websocket`] | clients that hold a WebSocket |
 //! | [`timeline`] | when the steps of a deployment happened |
 //! | [`crash`] | kills the agent at a record of its journal |
@@ -34,7 +36,9 @@ pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod package;
+pub mod pid1;
 pub mod programs;
+pub mod regime;
 pub mod serving;
 pub mod shop;
 pub mod site;

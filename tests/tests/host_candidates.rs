@@ -34,23 +34,36 @@ fn hasty() -> Spec {
     Spec::shop().key("deploy", "wait_timeout", "4s").key("deploy", "drain_timeout", "2s")
 }
 
+/// A candidate that goes wrong, and what its report must say.
+struct Bad {
+    what: &'static str,
+    spec: Spec,
+    code: &'static str,
+    says: &'static str,
+}
+
 /// Those that are found out before they have any public traffic.
-fn cases() -> Vec<(&'static str, Spec)> {
-    // A second check that never passes keeps a candidate on trial for as long as it lives.
+fn cases() -> Vec<Bad> {
+    // A second check that never passes keeps a candidate on trial for as long as it lives. It would end the trial,
+    // too, but only as `check_failed`.
     let on_trial = || {
         Spec::shop()
             .key("checks.deep", "path", "/health/deep")
             .key("checks.deep", "interval", "200ms")
             .env("FAIL_HEALTH", "deep")
     };
+    let bad = |what, spec, code, says| Bad { what, spec, code, says };
+    let (check, start) = ("check_failed", "start_failed");
+    let (fails, shut) = ("did not pass check", "shut down its listener http");
     vec![
-        ("is never ready", hasty().env("NEVER_READY", "1")),
-        ("crashes after 2 s", on_trial().env("CRASH_AFTER_MS", "2000")),
-        ("fails its check", hasty().env("FAIL_HEALTH", "1")),
-        ("ignores SIGTERM", hasty().env("FAIL_HEALTH", "1").env("IGNORE_TERM", "1")),
-        ("shuts its listener down", hasty().env("SHUTDOWN_LISTENER", "0")),
-        ("shuts its listener down later", on_trial().env("SHUTDOWN_LISTENER", "300")),
-        ("forks", hasty().env("FORK", "1")),
+        bad("is never ready", hasty().env("NEVER_READY", "1"), check, fails),
+        bad("crashes after 2 s", on_trial().env("CRASH_AFTER_MS", "2000"), start, "did not stay up"),
+        bad("fails its check", hasty().env("FAIL_HEALTH", "1"), check, "503"),
+        bad("ignores SIGTERM", hasty().env("FAIL_HEALTH", "1").env("IGNORE_TERM", "1"), check, "503"),
+        bad("shuts its listener down", hasty().env("SHUTDOWN_LISTENER", "0"), start, shut),
+        bad("shuts its listener down later", on_trial().env("SHUTDOWN_LISTENER", "300"), start, shut),
+        bad("leaks its listener", hasty().env("FAIL_HEALTH", "1").env("LEAK", "1"), check, "503"),
+        bad("forks", hasty().env("FORK", "1"), start, "ended by itself"),
     ]
 }
 
@@ -64,22 +77,25 @@ fn boot(suite: Suite) -> Result<(Site, String)> {
 
 fn survives_bad_candidates(suite: Suite) -> Result<()> {
     let (site, dir) = boot(suite)?;
-    for ((what, spec), number) in cases().into_iter().zip(2..) {
+    for (bad, number) in cases().into_iter().zip(2..) {
         let label = format!("v{number}");
-        undoes(&site, &dir, &label, &spec).with_context(|| format!("{label} {what}"))?;
+        undoes(&site, &dir, &label, &bad).with_context(|| format!("{label} {}", bad.what))?;
     }
     refuses_what_was_bad(&site, &dir)?;
     serves_though_it_crashes_meanwhile(&site, &dir)?;
     site.host.finish()
 }
 
-fn undoes(site: &Site, dir: &str, label: &str, spec: &Spec) -> Result<()> {
+fn undoes(site: &Site, dir: &str, label: &str, bad: &Bad) -> Result<()> {
     let traffic = Traffic::on(&site.host, &["v1"])?;
-    let path = site.spec(label, &spec.text())?;
+    let path = site.spec(label, &bad.spec.text())?;
     let called = site.push(dir, &path)?.expect(4)?;
     traffic.flows()?;
     traffic.end_unharmed()?;
     explains_itself(&called, label)?;
+    let failure = &site.status("shop")?["last_failure"]["failure"];
+    let said = format!("{} {}", failure["message"], failure["causes"]);
+    ensure!(failure["code"] == bad.code && said.contains(bad.says), "failed by {failure}");
     ensure!(site.verdict("shop")?.as_deref() == Some("rolled-back"));
     ensure!(site.live("shop")? == "v1");
     shop::require_no_traces(&site.host, "shop", label)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use deployd_tests::ask::Asker;
+use deployd_tests::effort::Effort;
 use deployd_tests::image::Suite;
 use deployd_tests::load::{Kind, Load, Options, Pattern, Report};
 use deployd_tests::programs::Program;
@@ -16,25 +17,34 @@ const CLIENTS: usize = 24;
 const FLOW: u64 = 200;
 const FLOW_WITHIN: Duration = Duration::from_secs(30);
 
+/// Case by case in turn on one Debian release, as the seed decides; a full run takes both.
+fn on_suites(case: usize, program: Program, wants: &'static str, pattern: Pattern) -> Result<()> {
+    for suite in Effort::of_this_run().suites(case) {
+        eprintln!("{program:?} on {}", suite.name());
+        Trial::new(suite, program, wants, pattern)?.run().with_context(|| suite.name())?;
+    }
+    Ok(())
+}
+
 #[test]
 fn tokio() -> Result<()> {
-    Trial::new(Program::Tokio, "yes", Pattern::Half)?.run()
+    on_suites(0, Program::Tokio, "yes", Pattern::Half)
 }
 
 #[test]
 fn libuv() -> Result<()> {
     // Node ends kept connections without a word when it stops; what that costs is host_programs' subject.
-    Trial::new(Program::Node, "yes", Pattern::NewConnection)?.run()
+    on_suites(1, Program::Node, "yes", Pattern::NewConnection)
 }
 
 #[test]
 fn beam() -> Result<()> {
-    Trial::new(Program::Mix, "yes", Pattern::Half)?.run()
+    on_suites(2, Program::Mix, "yes", Pattern::Half)
 }
 
 #[test]
 fn blocking_prefork() -> Result<()> {
-    Trial::new(Program::Prefork, "no", Pattern::Half)?.run()
+    on_suites(3, Program::Prefork, "no", Pattern::Half)
 }
 
 /// One program on one host.
@@ -53,8 +63,8 @@ fn unit(label: &str, instance: u32) -> String {
 }
 
 impl Trial {
-    fn new(program: Program, wants: &'static str, pattern: Pattern) -> Result<Self> {
-        let site = Site::boot(Suite::Bookworm, "web1")?;
+    fn new(suite: Suite, program: Program, wants: &'static str, pattern: Pattern) -> Result<Self> {
+        let site = Site::boot(suite, "web1")?;
         let dir = program.install(&site)?;
         let target = "127.0.0.1:8080".parse()?;
         let asker = Asker { from: site.host.netns(), source: None, target };

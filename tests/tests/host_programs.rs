@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use deployd_tests::ask::Asker;
+use deployd_tests::effort::Effort;
 use deployd_tests::image::Suite;
 use deployd_tests::load::{Kind, Load, Options, Pattern, Report};
 use deployd_tests::programs::Program;
@@ -26,7 +27,10 @@ fn node() -> Result<()> {
 
 #[test]
 fn python() -> Result<()> {
-    Trial::new(Suite::Bookworm, Program::Python)?.run()
+    Effort::of_this_run()
+        .suites(0)
+        .into_iter()
+        .try_for_each(|suite| Trial::new(suite, Program::Python)?.run().with_context(|| suite.name()))
 }
 
 #[test]
@@ -243,7 +247,12 @@ impl Trial {
 /// A static program cannot be reached by the shim; `port` and the descriptors of `arg` and `stdin` can do it.
 #[test]
 fn static_programs_and_descriptors() -> Result<()> {
-    let site = Site::boot(Suite::Bookworm, "web1")?;
+    let mut suites = Effort::of_this_run().suites(1).into_iter();
+    suites.try_for_each(|suite| hands_over_in_every_way(suite).with_context(|| suite.name()))
+}
+
+fn hands_over_in_every_way(suite: Suite) -> Result<()> {
+    let site = Site::boot(suite, "web1")?;
     let dir = site.artifact("static")?;
     refused_untouched(&site, &dir)?;
 

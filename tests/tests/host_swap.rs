@@ -1,16 +1,15 @@
 //! A release replaces another under load, again and again, and no request fails: a fast app, an app whose queue is
 //! never empty, and clients 40 ms away. In the same run, on the same load and program, positive controls must lose.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use deployd_tests::control::{Control, Way};
 use deployd_tests::effort::Effort;
 use deployd_tests::image::Suite;
-use deployd_tests::load::{Load, Options, Priority, Report, Sources, Window, monotonic_ns};
+use deployd_tests::load::{Load, Options, Priority, Reign, Report, Window, monotonic_ns};
+use deployd_tests::regime::{Reach, Regime};
 use deployd_tests::site::{Site, shop};
-use deployd_tests::tun::Relay;
 
 /// Swaps in one recording: it knows 255 releases at most, and a long run need not be held in memory.
 const BATCH: usize = 50;
@@ -22,35 +21,37 @@ const DEPLOY: &str = "min_healthy = \"0s\"\nmonitor = \"0s\"";
 const PRESENT: f64 = 0.95;
 /// Pause of a client between two requests: so requests begin at any moment, and not only when one is answered.
 const THINK: Duration = Duration::from_millis(40);
-const ONE_WAY: Duration = Duration::from_millis(20);
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// Under which conditions releases are swapped.
-struct Regime {
-    name: &'static str,
-    env: &'static [(&'static str, &'static str)],
-    clients: usize,
-    far: bool,
+/// What the kernel does with the queue of a listener that closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SafetyNet {
+    /// It moves it to another listener of the port: what the package asks for.
+    AsInstalled,
+    /// It resets it. A default run has only this: swaps must not need the net, and the controls do not have it.
+    Off,
 }
 
-const FAST: Regime = Regime { name: "fast app", env: &[], clients: 512, far: false };
-/// 3,333 requests a second at most: a third of what the clients would send, so that its queue is never empty.
-const BUSY: Regime = Regime { name: "busy queue", env: &[("WORK_US", "300")], clients: 512, far: false };
-const FAR: Regime = Regime { name: "40 ms RTT", env: &[], clients: 256, far: true };
+impl SafetyNet {
+    fn set(self, site: &Site) -> Result<()> {
+        let value = u8::from(self == Self::AsInstalled);
+        site.host.ok(&format!("sysctl --quiet --write net.ipv4.tcp_migrate_req={value}")).map(drop)
+    }
+}
 
 #[test]
 fn a_fast_app() -> Result<()> {
-    run(&FAST, Suite::Bookworm)
+    run(&Regime::FAST, Suite::Bookworm)
 }
 
 #[test]
 fn a_busy_queue() -> Result<()> {
-    run(&BUSY, Suite::Trixie)
+    run(&Regime::BUSY, Suite::Trixie)
 }
 
 #[test]
 fn clients_40_ms_away() -> Result<()> {
-    run(&FAR, Suite::Bookworm)
+    run(&Regime::FAR, Suite::Bookworm)
 }
 
 /// 50 swaps on one Debian release; a full run does 1,000, half of them on each.
@@ -93,28 +94,30 @@ impl Sum {
 
 fn swap(regime: &Regime, suite: Suite, count: usize) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
-    let relay = if regime.far {
-        Some(Relay::between(site.host.net().client(), &site.host.netns(), ONE_WAY)?)
-    } else {
-        None
-    };
-    let options = options(regime, &site, relay.as_ref())?;
+    let reach = Reach::open(&site.host, regime, &site.host.net().add_client_addresses(8)?)?;
+    let mut options = reach.options(8080, regime.paced);
+    (options.think, options.priority) = (THINK, Priority::BeforeOthers);
     let artifacts = [site.artifact("one")?, site.artifact("two")?];
     push(&site, regime, &artifacts, 1)?;
+    let installed = site.host.ok("cat /proc/sys/net/ipv4/tcp_migrate_req")?;
+    ensure!(installed == "1", "tcp_migrate_req is {installed} as installed");
 
     let mut sum = Sum::default();
     let mut next = 2;
     while sum.swaps < count {
+        // Every other batch of a full run; the only one of a default run is without.
+        let odd = (sum.swaps / BATCH) % 2 == 1;
+        if odd { SafetyNet::AsInstalled } else { SafetyNet::Off }.set(&site)?;
         let numbers = next..next + BATCH.min(count - sum.swaps);
         next = numbers.end;
         sum.add(&batch(&site, regime, &artifacts, &options, numbers)?);
     }
     site.require_silent_doctor()?;
 
-    let control = Control::install(&site.host, regime.env)?;
+    SafetyNet::Off.set(&site)?;
+    let mut control = Control::install(&site.host, &[("WORK_US", &regime.work_us.to_string())])?;
     let naive = control.run(Way::NaiveClose, &options, CONTROL_CAP)?;
     let restart = control.run(Way::Restart, &options, CONTROL_CAP)?;
-    control.finish()?;
     println!(
         "{} on {}: {} swaps, {} requests ({} in swaps), {} failed, {} retried, load in {:.1} % of the slots \
          of the emptiest swap, longest silence {:.0} ms, p99.9 {:.1} ms outside and {:.1} ms in swaps; controls: \
@@ -137,25 +140,8 @@ fn swap(regime: &Regime, suite: Suite, count: usize) -> Result<()> {
         restart.requests,
         restart.swaps,
     );
-    if let Some(relay) = relay {
-        relay.finish()?;
-    }
+    reach.finish()?;
     site.host.finish()
-}
-
-/// The load of a regime; answers of whatever release are told apart by their label.
-fn options(regime: &Regime, site: &Site, relay: Option<&Relay>) -> Result<Options> {
-    let net = site.host.net();
-    let (ip, sources) = match relay {
-        Some(relay) => (Relay::HOST, relay.sources().to_vec()),
-        None => (site.host.address().v4, net.add_client_addresses(8)?),
-    };
-    let mut options = Options::new(SocketAddr::new(ip.into(), 8080)).from_netns(net.client().clone());
-    options.sources = Sources::Of(sources);
-    options.clients = regime.clients;
-    options.think = THINK;
-    options.priority = Priority::BeforeOthers;
-    Ok(options)
 }
 
 /// Swaps to the releases of these numbers under one recording, and requires that nothing fails.
@@ -183,6 +169,8 @@ fn batch(
     }
     let recording = load.stop()?;
     let report = recording.report(&windows);
+    let stale = recording.out_of_time(&reigns(&lines, &windows));
+    ensure!(stale.is_empty(), "{}: answers of releases that were gone or not there: {stale:?}", regime.name);
     ensure!(report.total.failed == 0, "{}: {} failed: {:?}", regime.name, report.total.failed, report.total);
     for (number, window) in report.windows.iter().enumerate() {
         ensure!(
@@ -198,11 +186,24 @@ fn batch(
     Ok(report)
 }
 
+/// When each release may answer: from the start of its own swap until nothing of it drains in the next one. So in a
+/// swap only the old and the new one may, and between two swaps only the one that is live.
+fn reigns(lines: &[String], windows: &[Window]) -> Vec<Reign> {
+    let from = |index: usize| index.checked_sub(1).and_then(|own| windows.get(own));
+    let reign = |(index, line): (usize, &String)| Reign {
+        line: line.clone(),
+        from_ns: from(index).map_or(0, |own| own.start_ns),
+        until_ns: windows.get(index).map_or(u64::MAX, |next| next.end_ns),
+    };
+    // A batch that ended early has no time for the releases that never came.
+    lines.iter().take(windows.len() + 1).enumerate().map(reign).collect()
+}
+
 /// Pushes release `number`: the other artifact than before, and another environment.
 fn push(site: &Site, regime: &Regime, artifacts: &[String], number: usize) -> Result<()> {
     let text = number.to_string();
-    let mut env = regime.env.to_vec();
-    env.push(("NUMBER", &text));
+    let work = regime.work_us.to_string();
+    let env = [("WORK_US", work.as_str()), ("NUMBER", text.as_str())];
     let spec = site.spec("shop", &shop(&env, DEPLOY, ""))?;
     site.deploy(&artifacts[number % artifacts.len()], &spec)
         .map(drop)

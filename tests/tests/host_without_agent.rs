@@ -5,13 +5,16 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use deployd_tests::deb;
 use deployd_tests::image::Suite;
+use deployd_tests::pid1::{self, Restarted};
 use deployd_tests::shop::{self, Spec, Traffic};
 use deployd_tests::site::Site;
 use deployd_tests::wait;
 
 const UNIT: &str = "deployd-shop-web-v1@1.service";
-/// Half a second of back-off and a start of no time, on a machine that may be busy.
-const AGAIN: Duration = Duration::from_secs(10);
+/// `RestartSec=` of the units, as documented.
+const RESTART_US: u64 = 500_000;
+/// A deadline, nothing more: how long it took is asked of PID 1.
+const AGAIN: Duration = Duration::from_secs(30);
 
 #[test]
 fn bookworm_serves_without_agent() -> Result<()> {
@@ -45,6 +48,7 @@ fn serves_without_agent(suite: Suite) -> Result<()> {
     is_restarted_when_it_crashes(&site, pid)?;
     site.host.reboot()?;
     shop::wait_served(&site.host, "v1", AGAIN)?;
+    is_up_with_the_host(&site)?;
     comes_back_to_an_agent(&site)?;
     site.host.finish()
 }
@@ -59,7 +63,28 @@ fn is_restarted_when_it_crashes(site: &Site, pid: u32) -> Result<()> {
         Err(error) => Err(format!("{error:#}")),
     })?;
     traffic.flows()?;
-    traffic.end_after_kills(1).map(drop)
+    traffic.end_after_kills(1)?;
+    // What is not its own start is PID 1's back-off.
+    let restarted = Restarted::of(&site.host, UNIT)?;
+    let back_off = Duration::from_micros(RESTART_US);
+    println!(
+        "again after {:?}, active {} us later",
+        restarted.pause(),
+        restarted.active_us - restarted.started_us
+    );
+    ensure!(restarted.pause() >= back_off, "no back-off: {restarted:?}");
+    ensure!(restarted.pause() <= back_off + pid1::SCHEDULING, "it waited for something: {restarted:?}");
+    Ok(())
+}
+
+/// It belongs to the boot: it was active before the boot was done, at the first try.
+fn is_up_with_the_host(site: &Site) -> Result<()> {
+    let of = |unit: &str| pid1::number(&site.host, unit, "ActiveEnterTimestampMonotonic");
+    let (app, boot) = (of(UNIT)?, of("multi-user.target")?);
+    ensure!(app > 0 && app <= boot, "active at {app}, the boot was done at {boot}");
+    let tries = pid1::number(&site.host, UNIT, "NRestarts")?;
+    ensure!(tries == 0, "{tries} restarts since the boot");
+    Ok(())
 }
 
 /// Installed again, the agent finds the app as it is and goes on with it.

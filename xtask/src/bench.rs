@@ -74,7 +74,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         return Ok(());
     };
     machine::check_hosts_possible()?;
-    machine::ensure_programs()?;
+    machine::ensure_programs(machine::Purpose::Hosts)?;
     let size = if args.quick { Size::Quick } else { Size::Full };
     let (word, mut result) = match name {
         Name::Swap => ("swap", swap::run(size)?),

@@ -45,12 +45,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn demo(args: &Args) -> Result<()> {
-    machine::check_hosts_possible()?;
     if args.down {
+        // Removing hosts is what makes room: it must not ask for any.
+        machine::check_root()?;
         let removed = hosts::remove_kept()?;
         println!("{}", if removed == 0 { "no host was left to remove" } else { "removed what --keep left" });
         return Ok(());
     }
+    machine::check_hosts_possible()?;
     println!(
         "A release replaces another on a real systemd host, under load. Ctrl-C ends it and cleans up.\n"
     );
@@ -80,7 +82,7 @@ fn tell(verb: &str, what: &str, took: Duration) {
 /// Everything up to a host on which deployd runs.
 fn prepare() -> Result<Site> {
     let begun = Instant::now();
-    machine::ensure_programs()?;
+    machine::ensure_programs(machine::Purpose::Hosts)?;
     eprintln!("(building; the first time takes some minutes)");
     let packages = deb::packages()?;
     fixture()?;

@@ -1,4 +1,7 @@
-//! `cargo xtask docs`: pages of docs/reference that are made from the code, so that they cannot drift.
+//! `cargo xtask docs`: pages of docs/reference that are made from the code, so that they cannot drift; and whether the
+//! hand-written ones name all that there is.
+
+mod reference;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -51,7 +54,7 @@ pub(crate) fn docs(check: bool) -> Result<()> {
             fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
         }
     }
-    Ok(())
+    if check { reference::check() } else { Ok(()) }
 }
 
 fn errors() -> String {

@@ -11,27 +11,39 @@ use nix::unistd::Uid;
 
 use crate::run::cargo;
 
-/// A program that must be found, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 9] = [
-    ("debootstrap", "debootstrap"),
-    ("systemd-nspawn", "systemd-container"),
-    ("ip", "iproute2"),
-    ("nsenter", "util-linux"),
-    ("mountpoint", "util-linux"),
-    ("dpkg-deb", "dpkg"),
-    ("readelf", "binutils"),
-    ("cc", "build-essential"),
-    ("systemd-analyze", "systemd"),
+/// What is going to be done, and so what must be there. Each needs all that those before it need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// Building, and tests without hosts.
+    Checks,
+    /// Both .debs.
+    Packages,
+    /// Suites, the demo and benchmarks.
+    Hosts,
+}
+
+/// A program that must be found, the Debian package that brings it, and what it is for.
+const NEEDED: [(&str, &str, Purpose); 9] = [
+    ("cc", "build-essential", Purpose::Checks),
+    ("readelf", "binutils", Purpose::Checks),
+    ("unshare", "util-linux", Purpose::Checks),
+    ("ip", "iproute2", Purpose::Checks),
+    ("dpkg-deb", "dpkg", Purpose::Packages),
+    ("debootstrap", "debootstrap", Purpose::Hosts),
+    ("systemd-nspawn", "systemd-container", Purpose::Hosts),
+    ("nsenter", "util-linux", Purpose::Hosts),
+    ("mountpoint", "util-linux", Purpose::Hosts),
 ];
 /// Two roots of 0.5 GB while they are made, plus packages and what hosts write.
 const FREE_BYTES: u64 = 6 << 30;
 
 /// Installs what is missing. Without root this can only say what to install.
-pub(crate) fn ensure_programs() -> Result<()> {
+pub(crate) fn ensure_programs(purpose: Purpose) -> Result<()> {
+    let wanted = NEEDED.iter().filter(|(_, _, of)| *of <= purpose);
     let mut missing: Vec<&str> =
-        NEEDED.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+        wanted.filter(|(program, ..)| find(program).is_none()).map(|(_, package, _)| *package).collect();
     // Static executables need the static libc, which no program stands for.
-    if !has_static_libc()? {
+    if purpose >= Purpose::Packages && !has_static_libc()? {
         missing.push("libc6-dev");
     }
     missing.dedup();
@@ -75,14 +87,20 @@ fn has_static_libc() -> Result<bool> {
     Ok(Path::new(String::from_utf8(output.stdout)?.trim()).is_absolute())
 }
 
-/// Fails early, with what to do, when hosts cannot be booted here.
-pub(crate) fn check_hosts_possible() -> Result<()> {
+/// Fails, with what to do, without the right to boot hosts or to remove them.
+pub(crate) fn check_root() -> Result<()> {
     if !Uid::effective().is_root() {
         bail!(
             "real hosts need root (mounts, namespaces): put `sudo -E` before the same command.\n\
              `cargo xtask test --fast` is what works without"
         );
     }
+    Ok(())
+}
+
+/// Fails early, with what to do, when hosts cannot be booted here.
+pub(crate) fn check_hosts_possible() -> Result<()> {
+    check_root()?;
     let cache = image::cache_dir();
     fs::create_dir_all(&cache).with_context(|| format!("failed to create {}", cache.display()))?;
     let disk = statvfs(&cache).with_context(|| format!("failed to look at {}", cache.display()))?;

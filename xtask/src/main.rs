@@ -34,7 +34,7 @@ enum Command {
     Package,
     /// Writes the generated pages of docs/reference
     Docs {
-        /// Only compare: fail when a page is out of date
+        /// Only compare: fail when a page is out of date, or does not name what there is
         #[arg(long)]
         check: bool,
     },
@@ -64,6 +64,7 @@ fn carry_out(command: Command) -> Result<()> {
 }
 
 fn package() -> Result<()> {
+    machine::ensure_programs(machine::Purpose::Packages)?;
     let packages = deployd_tests::package::build_packages()?;
     println!("{}\n{}", packages.agent.display(), packages.ctl.display());
     Ok(())

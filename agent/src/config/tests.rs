@@ -1,4 +1,5 @@
 //! Config files as people write them, right and wrong.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 
 use std::path::Path;
 

@@ -152,6 +152,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
     use crate::store::crash::{Child, child_dir, run_child};

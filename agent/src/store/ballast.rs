@@ -110,6 +110,7 @@ fn write_blocks(mut file: &File, size: u64) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
 

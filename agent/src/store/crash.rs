@@ -32,6 +32,7 @@ pub(crate) enum Child {
 
 /// Runs the ignored test `name` of this binary in a child that dies at its `at`-th crash point.
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts itself")]
 pub(crate) fn run_child(name: &str, dir: &std::path::Path, at: u64) -> Child {
     use std::os::unix::process::ExitStatusExt;
     let out = std::process::Command::new(std::env::current_exe().unwrap())

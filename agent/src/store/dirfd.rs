@@ -178,6 +178,7 @@ pub(crate) fn split(path: &str) -> (&str, &str) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
 

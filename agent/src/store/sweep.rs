@@ -124,6 +124,7 @@ impl Sweep {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use std::process::Command;
 

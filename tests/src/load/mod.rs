@@ -33,6 +33,6 @@ mod tests;
 
 pub use clock::monotonic_ns;
 pub use options::{Options, Pattern, Priority, Sources};
-pub use report::{Latency, Part, Report, Window, WindowReport};
+pub use report::{Latency, Part, Reign, Report, Window, WindowReport};
 pub use running::Load;
 pub use sample::{Kind, Recording, Sample};

@@ -24,6 +24,17 @@ impl Window {
     }
 }
 
+/// The time in which a release may answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reign {
+    /// The first line of its bodies.
+    pub line: String,
+    /// From when it may.
+    pub from_ns: u64,
+    /// Until when.
+    pub until_ns: u64,
+}
+
 /// Latencies of right answers, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Latency {
@@ -141,6 +152,22 @@ impl Recording {
         }
     }
 
+    /// Answers of a release outside its time, and of releases that have none: right bodies from the wrong process.
+    /// A request counts as in time when any moment of it is.
+    pub fn out_of_time(&self, reigns: &[Reign]) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for sample in self.samples.iter().filter(|sample| sample.release != NO_RELEASE) {
+            let line = self.releases.get(usize::from(sample.release)).map_or("?", String::as_str);
+            let in_time = reigns.iter().any(|reign| {
+                reign.line == line && sample.end_ns() >= reign.from_ns && sample.start_ns <= reign.until_ns
+            });
+            if !in_time {
+                *counts.entry(line.to_owned()).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     fn count_releases(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for sample in self.samples.iter().filter(|sample| sample.release != NO_RELEASE) {
@@ -233,6 +260,23 @@ mod tests {
         // Answers at 102 and 160.
         assert!((window.longest_silence_ms - 58.0).abs() < 1e-9, "{window:?}");
         assert_eq!(report.releases["shop v1"], 4);
+    }
+
+    #[test]
+    fn an_answer_out_of_its_release_s_time_is_found() {
+        let of = |release: u8, start_ms: u64| Sample { release, ..sample(start_ms, 2, Kind::Ok) };
+        let samples = vec![of(0, 10), of(1, 99), of(0, 120), of(0, 131), of(1, 50), of(2, 60)];
+        let releases = ["shop v1", "shop v2", "shop v3"].map(str::to_owned).to_vec();
+        let reign = |line: &str, from: u64, until: u64| Reign {
+            line: line.to_owned(),
+            from_ns: from * MS,
+            until_ns: until * MS,
+        };
+        let reigns = [reign("shop v1", 0, 130), reign("shop v2", 100, u64::MAX)];
+        // v1 after its end, v2 before its push began, v3 at any time.
+        let wrong = Recording { releases, samples }.out_of_time(&reigns);
+        let wanted = [("shop v1", 1), ("shop v2", 1), ("shop v3", 1)];
+        assert_eq!(wrong, wanted.map(|(line, count)| (line.to_owned(), count)).into());
     }
 
     #[test]

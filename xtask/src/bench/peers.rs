@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use deployd_tests::control::{self, Control};
 use deployd_tests::machine::Host;
 use deployd_tests::site::fixture;
 use deployd_tests::wait;
@@ -11,10 +12,8 @@ use deployd_tests::wait;
 /// How a process is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Two processes with a listener each on one port; the old one closes its own.
-    NaiveClose,
-    /// `systemctl restart` of a unit that binds its port.
-    Restart,
+    /// Without anything: one of the controls.
+    Control(control::Way),
     /// A new process behind nginx, another upstream, `systemctl reload nginx`, end of the old process.
     Nginx,
     /// The same with HAProxy.
@@ -22,13 +21,17 @@ pub(super) enum Way {
 }
 
 impl Way {
-    pub(super) const ALL: [Self; 4] = [Self::NaiveClose, Self::Restart, Self::Nginx, Self::Haproxy];
+    pub(super) const ALL: [Self; 4] = [
+        Self::Control(control::Way::NaiveClose),
+        Self::Control(control::Way::Restart),
+        Self::Nginx,
+        Self::Haproxy,
+    ];
 
     /// Where clients connect to.
     pub(super) fn port(self) -> u16 {
         match self {
-            Self::NaiveClose => 8081,
-            Self::Restart => 8082,
+            Self::Control(way) => way.port(),
             Self::Nginx => NGINX,
             Self::Haproxy => HAPROXY,
         }
@@ -46,8 +49,8 @@ impl Way {
     /// The beginning of its keys.
     pub(super) fn key(self) -> &'static str {
         match self {
-            Self::NaiveClose => "naive",
-            Self::Restart => "restart",
+            Self::Control(control::Way::NaiveClose) => "naive",
+            Self::Control(control::Way::Restart) => "restart",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
         }
@@ -64,10 +67,6 @@ const BACKENDS: [u16; 2] = [9001, 9002];
 /// What an old generation of a proxy's workers gets before the process behind it ends.
 const OLD_WORKERS: Duration = Duration::from_secs(10);
 
-const NAIVE: &str = "[Service]\nType=notify\nEnvironmentFile=/srv/peers/env\nEnvironment=APP_VERSION=%i\n\
-                     ExecStart=/srv/peers/app naive 8081\nTimeoutStopSec=10\n";
-const RESTARTED: &str = "[Service]\nType=notify\nEnvironmentFile=/srv/peers/env\nEnvironment=ADDRESS=:8082\n\
-                         ExecStart=/srv/peers/app web\nTimeoutStopSec=10\n";
 const BACKEND: &str = "[Service]\nType=notify\nEnvironmentFile=/srv/peers/env\n\
                        Environment=ADDRESS=127.0.0.1:%i\nExecStart=/srv/peers/app web\nTimeoutStopSec=10\n";
 const BARE_UNIT: &str = "[Service]\nType=notify\nEnvironmentFile=/srv/peers/env\nEnvironment=ADDRESS=:8085\n\
@@ -85,23 +84,21 @@ const NGINX_CONF: &str = "worker_processes auto;\npid /run/nginx.pid;\nevents { 
 #[derive(Debug)]
 pub(super) struct Peers<'a> {
     host: &'a Host,
+    /// Those that use no proxy.
+    control: Control<'a>,
     /// Which of [`BACKENDS`] serves behind the proxies.
     backend: usize,
-    /// The number of the naive process that serves.
-    naive: usize,
 }
 
 impl<'a> Peers<'a> {
     /// Starts all of them, with the fixture busy for `work_us` a request.
     pub(super) fn start(host: &'a Host, work_us: u32, proxies: bool) -> Result<Self> {
-        host.ok("systemctl stop 'naive@*' 'backend@*' restarted.service bare.service 2>/dev/null || true")?;
+        host.ok("systemctl stop 'backend@*' bare.service 2>/dev/null || true")?;
         if !host.outside("/srv/peers/app").exists() {
             host.write_file("/srv/peers/app", std::fs::read(fixture()?)?, 0o755)?;
         }
         host.write_file("/srv/peers/env", format!("APP_NAME=peer\nWORK_US={work_us}\n"), 0o644)?;
         let units = [
-            ("naive@.service", NAIVE),
-            ("restarted.service", RESTARTED),
             ("backend@.service", BACKEND),
             ("bare.service", BARE_UNIT),
             ("proxyd.socket", PROXYD_SOCKET),
@@ -110,9 +107,11 @@ impl<'a> Peers<'a> {
         for (unit, text) in units {
             host.write_file(&format!("/etc/systemd/system/{unit}"), text, 0o644)?;
         }
+        let control = Control::install(host, &[("WORK_US", &work_us.to_string())])?;
+        control::Way::ALL.into_iter().try_for_each(|way| control.start(way))?;
         host.ok("systemctl daemon-reload")?;
-        host.ok("systemctl start naive@1 restarted.service backend@9001 bare.service proxyd.socket")?;
-        let peers = Self { host, backend: 0, naive: 1 };
+        host.ok("systemctl start backend@9001 bare.service proxyd.socket")?;
+        let peers = Self { host, control, backend: 0 };
         if proxies {
             host.write_file("/etc/nginx/nginx.conf", NGINX_CONF, 0o644)?;
             peers.point_proxies(BACKENDS[0])?;
@@ -124,12 +123,7 @@ impl<'a> Peers<'a> {
     /// Replaces the process once and returns when the old one has ended.
     pub(super) fn replace(&mut self, way: Way) -> Result<()> {
         match way {
-            Way::NaiveClose => {
-                let (old, new) = (self.naive, self.naive + 1);
-                self.naive = new;
-                self.host.ok(&format!("systemctl start naive@{new} && systemctl stop naive@{old}"))?;
-            }
-            Way::Restart => drop(self.host.ok("systemctl restart restarted.service")?),
+            Way::Control(way) => self.control.replace(way)?,
             Way::Nginx => {
                 self.replace_behind("nginx", "pgrep -f '[n]ginx: worker process is shutting down'")?;
             }

@@ -12,31 +12,19 @@ use deployd_tests::deb;
 use deployd_tests::image::{Image, Suite};
 use deployd_tests::load::{Load, Options, Pattern, Recording, Sources, Window};
 use deployd_tests::machine::{Host, Net};
+use deployd_tests::regime::{Reach, Regime};
 use deployd_tests::site::Site;
 use deployd_tests::timeline::Timeline;
-use deployd_tests::tun::Relay;
 
 /// Where the app under test listens.
 pub(super) const PORT: u16 = 8080;
 /// Enough source addresses that no client runs out of ports.
 const SOURCES: u8 = 40;
-const ONE_WAY: Duration = Duration::from_millis(20);
 const WITHIN: Duration = Duration::from_secs(30);
 /// Requests that prove that a load flows.
 const FLOWS: u64 = 500;
 /// Debian packages of the proxies that deployd is compared with.
 const PROXIES: [&str; 2] = ["nginx-light", "haproxy"];
-
-/// How clients and the app behave.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Regime {
-    pub(super) name: &'static str,
-    /// `WORK_US` of the app.
-    pub(super) work_us: u32,
-    pub(super) clients: usize,
-    /// Whether clients are 40 ms away.
-    pub(super) far: bool,
-}
 
 /// Both hosts.
 #[derive(Debug)]
@@ -82,20 +70,13 @@ impl Field {
         regime: &Regime,
         work: impl FnOnce(&Load) -> Result<T>,
     ) -> Result<(Recording, T)> {
-        let client = host.net().client();
-        let relay = if regime.far { Some(Relay::between(client, &host.netns(), ONE_WAY)?) } else { None };
-        let (ip, sources) = match &relay {
-            Some(relay) => (Relay::HOST, relay.sources().to_vec()),
-            None => (host.address().v4, self.sources.clone()),
-        };
-        let mut options = Options::new(SocketAddr::new(ip.into(), port)).from_netns(client.clone());
-        (options.sources, options.clients) = (Sources::Of(sources), regime.clients);
-        let load = Load::start(options)?;
+        let reach = Reach::open(host, regime, &self.sources)?;
+        let load = Load::start(reach.options(port, regime.eager))?;
         load.wait_flowing(FLOWS, WITHIN)
             .with_context(|| format!("{}:{port} does not answer", host.name()))?;
         let done = work(&load)?;
         let recording = load.stop()?;
-        relay.map_or(Ok(()), Relay::finish)?;
+        reach.finish()?;
         Ok((recording, done))
     }
 

@@ -7,19 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use deployd_tests::load::{Recording, Window, monotonic_ns};
+use deployd_tests::regime::Regime;
 use deployd_tests::site::fixture;
 use serde_json::{Map, Value, json};
 
 use super::Size;
 use super::peers::{Peers, Way};
-use super::rig::{App, Field, PORT, Regime, largest, median, ms};
+use super::rig::{App, Field, PORT, largest, median, ms};
 
-/// The regimes of the swap suite.
-const REGIMES: [Regime; 3] = [
-    Regime { name: "fast", work_us: 0, clients: 64, far: false },
-    Regime { name: "busy", work_us: 300, clients: 128, far: false },
-    Regime { name: "rtt", work_us: 0, clients: 128, far: true },
-];
 /// No waits of its own: what is measured is the swap.
 const DEPLOY: &str = "min_healthy = \"0s\"\nmonitor = \"0s\"";
 /// Replacements that a control gets to lose something.
@@ -59,7 +54,7 @@ pub(super) fn run(size: Size) -> Result<Value> {
     let (rounds, swaps) = size.pick((2, 2), (20, 5));
     let mut regimes = Map::new();
     let (mut all, mut number) = (0, 0);
-    for regime in &REGIMES {
+    for regime in &Regime::ALL {
         let begun = Instant::now();
         let app = App { name: "shop", port: PORT, work_us: regime.work_us, deploy: DEPLOY };
         number += 1;
@@ -74,10 +69,10 @@ pub(super) fn run(size: Size) -> Result<Value> {
             }
         }
         all += sum.swaps;
-        regimes.insert(regime.name.to_owned(), sum.verified(regime)?);
+        regimes.insert(regime.key.to_owned(), sum.verified(regime)?);
         eprintln!(
             "{:<6} {} swaps, {} failed, {:.0} s",
-            regime.name,
+            regime.key,
             sum.swaps,
             sum.failed,
             begun.elapsed().as_secs_f64()
@@ -175,7 +170,7 @@ impl Sum {
 
     /// The regime's keys; an error when the positive controls lost nothing, for then nothing is shown.
     fn verified(&self, regime: &Regime) -> Result<Value> {
-        for way in [Way::NaiveClose, Way::Restart] {
+        for way in Way::ALL.into_iter().filter(|way| way.is_control()) {
             let peer = self.of(way).with_context(|| format!("{way:?} did not run"))?;
             ensure!(
                 peer.failed > 0,

@@ -1,4 +1,5 @@
 //! Real programs of this machine, programs compiled for the purpose, and headers made by hand.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

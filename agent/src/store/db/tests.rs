@@ -1,4 +1,5 @@
 //! The database file itself: schema, damage, locks, and a disk that is really full.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

@@ -1,4 +1,5 @@
 //! The handle from async code, and from a process that is killed while it writes.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};

@@ -1,4 +1,5 @@
 //! Pushes onto a real file system: what is shared, what is refused, and kills at every instant.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 
 use std::os::unix::fs::MetadataExt as _;
 

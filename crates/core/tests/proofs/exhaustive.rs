@@ -250,6 +250,7 @@ fn prove(shape: &Shape) -> usize {
     case.count
 }
 
+#[expect(clippy::disallowed_methods, reason = "the proof has threads, what it proves has none")]
 #[test]
 fn every_shape_every_point_every_fault() {
     let shapes = all();

@@ -1,4 +1,5 @@
 //! Writable and shared folders, and apps that plant links where root will pass.
+#![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
