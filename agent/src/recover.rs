@@ -4,6 +4,7 @@
 //! Only a reboot adds something: before the commit the old release has booted, so the deployment is
 //! undone, with the reason `rebooted`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use deployd_api::deployment::Verdict;
@@ -16,6 +17,7 @@ use deployd_core::state::Change;
 use tracing::{error, info};
 
 use crate::driver::{Port, clock, record};
+use crate::effects::is_committed;
 use crate::store::journal::{Append, DeploymentRow, Finish, RecordRow};
 use crate::store::{Store, StoreError};
 use crate::supervisor::{Observer, Supervisor};
@@ -79,9 +81,7 @@ async fn take_up<H: Port + Observer>(
 /// it happened.
 fn reboot_records(plan: &Plan, progress: &Progress) -> Vec<Record> {
     let committed = progress.in_doubt().filter(|step| match &plan.steps[*step].action {
-        Action::Commit { target, .. } => {
-            std::fs::read_to_string(&target.path).is_ok_and(|now| now == target.content)
-        }
+        Action::Commit { target, wanted_by } => is_committed(target, Path::new(wanted_by)),
         _ => false,
     });
     let note = Some("found in place after the restart".to_owned());

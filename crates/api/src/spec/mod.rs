@@ -8,7 +8,7 @@ mod parse;
 mod units;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -132,6 +132,15 @@ impl Address {
         }
     }
 
+    /// Where it is reached from its own host; `None` for a Unix socket.
+    pub fn loopback(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Any { port } => Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port)),
+            Self::Ip { ip, port } => Some(SocketAddr::new(own(*ip), *port)),
+            Self::Unix { .. } => None,
+        }
+    }
+
     /// The value of `ListenStream=`.
     pub fn listen_stream(&self) -> String {
         match self {
@@ -140,6 +149,15 @@ impl Address {
             Self::Ip { ip: IpAddr::V6(ip), port } => format!("[{ip}]:{port}"),
             Self::Unix { path } => path.clone(),
         }
+    }
+}
+
+/// An address as its own host reaches it: a wildcard by the loopback of its family.
+pub fn own(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     }
 }
 

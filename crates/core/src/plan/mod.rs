@@ -16,12 +16,12 @@ use deployd_api::release::{Origin, ReleaseDocument};
 use deployd_api::spec::{Millis, Strategy};
 use serde::{Deserialize, Serialize};
 
-use crate::action::Action;
+use crate::action::{Action, Trial};
 use crate::facts::Facts;
 use crate::journal::StepIndex;
 use crate::state::Tag;
 
-pub use drained::{drained_when, plan_drain, plan_drained};
+pub use drained::{Carrier, carriers, drained_when, plan_drain, plan_drained};
 
 /// The whole order of a deployment. Each step belongs to one phase, and phases never go backwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -187,6 +187,8 @@ struct Steps {
 const SHORT: Millis = Millis::from_secs(60);
 /// What is added to an action's own longest wait, so that the action can report why it ended.
 const SLACK: Millis = Millis::from_secs(30);
+/// What stands for "without limit" inside a deployment: a day.
+const FOR_EVER: Millis = Millis::from_secs(24 * 3600);
 
 impl Steps {
     fn new() -> Self {
@@ -213,17 +215,26 @@ pub fn deadline(action: &Action) -> Millis {
     Millis(own_wait(action).0.saturating_add(SLACK.0))
 }
 
+/// A try that begins just before the end may take its own time.
+fn with_last_try(wait: Millis, trial: &Trial) -> Millis {
+    let longest = trial.checks.values().map(|c| c.timeout.0).max().unwrap_or(0);
+    Millis(wait.0.saturating_add(longest))
+}
+
 /// How long an action may wait by itself.
 fn own_wait(action: &Action) -> Millis {
     match action {
         Action::StartInstance { timeout, .. }
         | Action::RestartInstance { timeout, .. }
-        | Action::LearnNonblocking { timeout, .. }
-        | Action::Check { timeout, .. } => *timeout,
-        Action::Watch { duration, .. } => *duration,
-        Action::AwaitEmptyQueue { cap, .. } | Action::Relay { cap, .. } => *cap,
-        // Bounded by the unit's own TimeoutStopSec, which may be infinity: a day is "for ever" here.
-        Action::StopInstance { wait: true, .. } => Millis::from_secs(24 * 3600),
+        | Action::AwaitPort { timeout, .. }
+        | Action::LearnNonblocking { timeout, .. } => *timeout,
+        Action::Check { trial, timeout, .. } => with_last_try(*timeout, trial),
+        Action::Watch { trial, duration, .. } => with_last_try(*duration, trial),
+        Action::AwaitEmptyQueue { cap, .. }
+        | Action::Relay { cap, .. }
+        | Action::AwaitCarried { cap, .. } => *cap,
+        // Bounded by the unit's own TimeoutStopSec, which may be infinity.
+        Action::StopInstance { wait: true, .. } => FOR_EVER,
         Action::Seal { .. } => Millis::from_secs(1800),
         _ => SHORT,
     }

@@ -1,10 +1,12 @@
 //! The building blocks of a swap: bring an activation up, send it the traffic, take another one down.
 //! Push, rollback, start, stop and remove are made of these, so that there is one path for all of them.
 
-use deployd_api::ids::ProcessName;
-use deployd_api::spec::{CheckKind, Handoff, Millis};
+use std::collections::BTreeMap;
 
-use super::{Phase, Steps};
+use deployd_api::ids::{ListenerName, ProcessName};
+use deployd_api::spec::{CheckKind, Drain, Handoff, Millis};
+
+use super::{FOR_EVER, Phase, Steps};
 use crate::action::{Action, Instance, Socket, Trial, UnitFile};
 use crate::facts::{Facts, Program};
 use crate::state::{Change, Tag};
@@ -20,9 +22,6 @@ const RELAY_QUIET: Millis = Millis(1_500);
 /// A relay accepts no longer than this.
 const RELAY_CAP: Millis = Millis(15_000);
 
-/// How long an app may take from its start to its first accept() before nobody looks any more how it
-/// uses its listener.
-const ACCEPT_WITHIN: Millis = Millis::from_secs(60);
 /// A candidate whose process ended more often than this while it starts will not get better by waiting.
 const START_RESTARTS: u32 = 2;
 
@@ -69,13 +68,23 @@ impl Swap<'_> {
         Action::Steer { listener: socket.listener.clone(), sockets: self.group(socket), to }
     }
 
-    fn relay(socket: &Socket) -> Action {
+    fn relay(of: Activation<'_>, socket: &Socket) -> Action {
         let unit = format!("deployd-relay-{}.service", socket.unit.trim_end_matches(".socket"));
-        Action::Relay { socket: socket.clone(), unit, quiet: RELAY_QUIET, cap: RELAY_CAP }
+        let carry = match of.spec().deploy.drain_timeout {
+            Drain::Limited(limit) => Some(limit),
+            Drain::Unlimited => None,
+        };
+        Action::Relay { socket: socket.clone(), unit, quiet: RELAY_QUIET, cap: RELAY_CAP, carry }
     }
 
     fn await_empty(socket: &Socket) -> Action {
         Action::AwaitEmptyQueue { socket: socket.clone(), quiet: QUIET, cap: QUIET_CAP }
+    }
+
+    /// Nothing can be relayed beside a proxy, which takes what arrives until it ends: what still arrives is
+    /// waited for as long as a relay would, while the app is there to answer it.
+    fn await_quiet(socket: &Socket) -> Action {
+        Action::AwaitEmptyQueue { socket: socket.clone(), quiet: RELAY_QUIET, cap: QUIET_CAP }
     }
 
     /// Opens the candidate's listeners, at 0 % where another release serves. The first connection to one
@@ -118,7 +127,7 @@ impl Swap<'_> {
         }
         for socket in sockets {
             if socket.is_grouped() && self.counterpart(&socket).is_some() {
-                undo.push(Self::relay(&socket));
+                undo.push(Self::relay(self.new, &socket));
             }
             undo.push(Action::LeaveGroup { socket });
         }
@@ -156,6 +165,9 @@ impl Swap<'_> {
             // It ends after what it leads to: that one's undo stops both.
             steps.add(Phase::Start, self.start_action(proxy), self.close_own(&sockets));
         }
+        for accepts in await_ports(self.new, process) {
+            steps.add(Phase::Start, accepts, vec![]);
+        }
     }
 
     fn start_action(&self, instance: &Instance) -> Action {
@@ -170,7 +182,7 @@ impl Swap<'_> {
         let mut undo = self.close_own(sockets);
         undo.push(Action::StopInstance { instance: instance.clone(), wait });
         for proxy in proxies.iter().filter(|p| wait && p.number == instance.number) {
-            undo.push(Action::StopInstance { instance: proxy.clone(), wait });
+            undo.extend(end_proxy(self.new, proxy));
         }
         undo
     }
@@ -189,7 +201,8 @@ impl Swap<'_> {
             drop_in: units::nonblocking_drop_in(&spec.app, &first.process, self.new.tag),
             unit_says,
             reload: several,
-            timeout: spec.deploy.wait_timeout.min(ACCEPT_WITHIN),
+            timeout: spec.deploy.wait_timeout,
+            restarts: START_RESTARTS,
         }
     }
 
@@ -211,6 +224,7 @@ impl Swap<'_> {
             tag: of.tag,
             instances: of.instances(),
             sockets: of.sockets(),
+            ports: private_ports(of),
             checks: checks.map(|(n, c)| (n.clone(), resolved(of, c))).collect(),
             tree: of.release.tree.clone(),
             user: units::user(&spec.app),
@@ -289,6 +303,7 @@ impl Swap<'_> {
         steps: &mut Steps,
     ) {
         let spec = old.spec();
+        let ported = |s: &Socket| spec.listen[&s.listener].handoff == Handoff::Port;
         let sockets = self.own_sockets(old, process);
         for socket in &sockets {
             if socket.is_grouped() {
@@ -296,19 +311,22 @@ impl Swap<'_> {
                     // Again, because a restart of the host in between took the program away.
                     steps.add(phase, self.steer(socket, self.new.tag), vec![]);
                 }
-                steps.add(phase, Self::await_empty(socket), vec![]);
+                let quiet =
+                    if ported(socket) { Self::await_quiet(socket) } else { Self::await_empty(socket) };
+                steps.add(phase, quiet, vec![]);
             }
             steps.add(phase, Action::CloseListener { socket: socket.clone() }, vec![]);
         }
-        let ported = |s: &Socket| spec.listen[&s.listener].handoff == Handoff::Port;
         // What may have to come back must have ended: a unit that still stops cannot be started.
         let wait = back == Return::Possible;
         for instance in old.instances_of(process) {
             steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
         }
         // A proxy ends after what it leads to; without waiting, that is left to `plan_drained`.
-        for instance in old.proxies_of(process).into_iter().filter(|_| wait) {
-            steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
+        for proxy in old.proxies_of(process).iter().filter(|_| wait) {
+            for action in end_proxy(old, proxy) {
+                steps.add(phase, action, vec![]);
+            }
         }
         for socket in &sockets {
             let proxied = ported(socket);
@@ -318,7 +336,7 @@ impl Swap<'_> {
                 continue;
             }
             if !proxied && socket.is_grouped() && self.is_served_by_new(socket) {
-                steps.add(phase, Self::relay(socket), vec![]);
+                steps.add(phase, Self::relay(old, socket), vec![]);
             }
             self.leave(socket, phase, steps);
         }
@@ -346,6 +364,7 @@ impl Swap<'_> {
         }
         let timeout = old.spec().deploy.wait_timeout;
         undo.extend(instances.into_iter().map(|instance| Action::StartInstance { instance, timeout }));
+        undo.extend(served.iter().flat_map(|p| await_ports(old, p)));
         undo.push(self.check_old(old));
         undo
     }
@@ -381,6 +400,43 @@ impl Swap<'_> {
         let wanted_by = units::wanted_by(&self.new.spec().app);
         steps.add_no_return(Phase::Commit, Action::Commit { target, wanted_by });
     }
+}
+
+/// The private port of an instance behind a proxy.
+fn private_port(of: Activation<'_>, instance: &Instance) -> u16 {
+    of.release.base_port.saturating_add(u16::try_from(instance.number).unwrap_or(u16::MAX))
+}
+
+/// The private ports behind each listener that has them.
+fn private_ports(of: Activation<'_>) -> BTreeMap<ListenerName, Vec<u16>> {
+    let ported = of.spec().listen.iter().filter(|(_, l)| l.handoff == Handoff::Port);
+    let ports = |process| of.instances_of(process).iter().map(|i| private_port(of, i)).collect();
+    ported.map(|(name, l)| (name.clone(), ports(&l.process))).collect()
+}
+
+/// Waits for the private port of each instance of a process that has them.
+pub(super) fn await_ports(of: Activation<'_>, process: &ProcessName) -> Vec<Action> {
+    if of.proxies_of(process).is_empty() {
+        return vec![];
+    }
+    let timeout = of.spec().deploy.wait_timeout;
+    let wait = |instance: Instance| {
+        let port = private_port(of, &instance);
+        Action::AwaitPort { instance, port, timeout, restarts: START_RESTARTS }
+    };
+    of.instances_of(process).into_iter().map(wait).collect()
+}
+
+/// Ends a proxy whose app has ended, when it carries nothing any more.
+pub(super) fn end_proxy(of: Activation<'_>, proxy: &Instance) -> [Action; 2] {
+    let cap = match of.spec().deploy.drain_timeout {
+        Drain::Limited(limit) => limit,
+        Drain::Unlimited => FOR_EVER,
+    };
+    [
+        Action::AwaitCarried { proxy: proxy.clone(), cap },
+        Action::StopInstance { instance: proxy.clone(), wait: true },
+    ]
 }
 
 fn is_notify(kind: &CheckKind) -> bool {
@@ -434,8 +490,19 @@ impl Swap<'_> {
         }
         let wait = !of.drains_without_limit();
         for process in of.processes().iter().rev() {
-            for instance in of.instances_of(process).into_iter().chain(of.proxies_of(process)) {
+            for instance in of.instances_of(process) {
                 steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
+            }
+            for proxy in of.proxies_of(process) {
+                let ends = if wait {
+                    end_proxy(of, &proxy).to_vec()
+                } else {
+                    // Nobody may stay in the group beside the two that swap: what it carries is lost.
+                    vec![Action::StopInstance { instance: proxy, wait }]
+                };
+                for action in ends {
+                    steps.add(phase, action, vec![]);
+                }
             }
         }
         for socket in sockets {
