@@ -22,7 +22,7 @@ use crate::store::atomic;
 use crate::store::disk::Reservations;
 use crate::store::releases::Releases;
 use crate::supervisor::Supervisor;
-use crate::{janitor, recover};
+use crate::{collect, janitor, recover};
 
 /// Where the package puts what apps run with.
 const PACKAGE_DIR: &str = "/usr/lib/deployd";
@@ -46,10 +46,12 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     let (lender, lenders) = Lender::bind(Path::new(LENDER_SOCKET)).context("failed to listen for lenders")?;
     let lenders = tokio::spawn(lenders.serve());
     let host = Arc::new(host(&settings, store.clone(), borrowed, lender).await?);
+    collect::at_start(&host.systemd).await;
     let hold = std::env::var("DEPLOYD_HOLD").ok().and_then(|text| Hold::parse(&text));
     let supervisor = Supervisor::open(store, host, hold).await.context("failed to read what is installed")?;
     recover::recover(&supervisor).await.context("failed to take up what was interrupted")?;
     tokio::spawn(janitor::run(supervisor.clone()));
+    tokio::spawn(collect::run(supervisor.clone()));
     let api = Api { supervisor, reserved: http::Reserved::default() };
     let listener = http::bind(Path::new(deployd_api::LOCAL_SOCKET))?;
     let serve = tokio::spawn(http::serve(listener, http::router(api)));

@@ -11,6 +11,10 @@ fn record(seq: u64) -> RecordRow {
     RecordRow { seq, at: Timestamp(seq), record: format!("{seq}") }
 }
 
+fn with_state(deployment: DeploymentId, seq: u64, app: AppName, state: String) -> Append {
+    Append { deployment, row: record(seq), app_state: Some((app, state)), finish: None }
+}
+
 #[tokio::test]
 async fn calls_of_one_clone_are_seen_by_another() {
     let dir = tempfile::tempdir().unwrap();
@@ -20,7 +24,7 @@ async fn calls_of_one_clone_are_seen_by_another() {
     let clone = store.clone();
     let app = new.app.clone();
     let id = new.id.clone();
-    tokio::spawn(async move { clone.append_with_state(&id, record(1), &app, "{}".into()).await })
+    tokio::spawn(async move { clone.append(with_state(id, 1, app, "{}".into())).await })
         .await
         .unwrap()
         .unwrap();
@@ -47,7 +51,7 @@ async fn child_that_appends_until_killed() {
     loop {
         seq += 1;
         let state = seq.to_string();
-        store.append_with_state(&new.id, record(seq), &new.app, state).await.unwrap();
+        store.append(with_state(new.id.clone(), seq, new.app.clone(), state)).await.unwrap();
         let mut out = std::io::stdout();
         writeln!(out, "durable {seq}").unwrap();
         out.flush().unwrap();

@@ -4,6 +4,7 @@
 //! its field names are part of a release's identity: add fields with a serde default that is skipped
 //! when it holds, never rename.
 
+mod check;
 mod parse;
 mod units;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppName, CheckName, ListenerName, ProcessName};
 
+pub use check::Fault;
 pub use parse::{SpecError, SpecErrors, parse};
 pub use units::{parse_duration, parse_size, split_words};
 
