@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::Settings;
 use crate::driver::hold::Hold;
-use crate::effects::{Held, HostSettings, RealHost};
+use crate::effects::{Carrying, Held, HostSettings, RealHost};
 use crate::host::fdstore::Collected;
 use crate::host::lender::{LENDER_SOCKET, Lender};
 use crate::host::systemd::Systemd;
@@ -22,7 +22,7 @@ use crate::store::atomic;
 use crate::store::disk::Reservations;
 use crate::store::releases::Releases;
 use crate::supervisor::Supervisor;
-use crate::{janitor, recover};
+use crate::{collect, janitor, recover};
 
 /// Where the package puts what apps run with.
 const PACKAGE_DIR: &str = "/usr/lib/deployd";
@@ -43,11 +43,15 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
 async fn start(settings: Settings) -> anyhow::Result<()> {
     let borrowed = fdstore::collect().context("failed to take back what was borrowed")?;
     let store = Store::open(&settings.state_dir).context("failed to open the journal")?;
-    let host = Arc::new(host(&settings, store.clone(), borrowed).await?);
+    let (lender, lenders) = Lender::bind(Path::new(LENDER_SOCKET)).context("failed to listen for lenders")?;
+    let lenders = tokio::spawn(lenders.serve());
+    let host = Arc::new(host(&settings, store.clone(), borrowed, lender).await?);
+    collect::at_start(&host.systemd).await;
     let hold = std::env::var("DEPLOYD_HOLD").ok().and_then(|text| Hold::parse(&text));
     let supervisor = Supervisor::open(store, host, hold).await.context("failed to read what is installed")?;
     recover::recover(&supervisor).await.context("failed to take up what was interrupted")?;
     tokio::spawn(janitor::run(supervisor.clone()));
+    tokio::spawn(collect::run(supervisor.clone()));
     let api = Api { supervisor, reserved: http::Reserved::default() };
     let listener = http::bind(Path::new(deployd_api::LOCAL_SOCKET))?;
     let serve = tokio::spawn(http::serve(listener, http::router(api)));
@@ -57,6 +61,8 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         served = serve => served.context("the API ended")?,
+        // Without it nothing could be borrowed: another start may do better.
+        ended = lenders => ended.context("lending ended")?.context("failed to serve lenders")?,
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
@@ -65,17 +71,21 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn host(settings: &Settings, store: Store, borrowed: Collected) -> anyhow::Result<RealHost> {
+async fn host(
+    settings: &Settings,
+    store: Store,
+    borrowed: Collected,
+    lender: Lender,
+) -> anyhow::Result<RealHost> {
     let app_states = Path::new(deployd_core::units::STATE_DIR);
     let releases = Releases::open(&settings.state_dir, app_states).context("failed to open the releases")?;
     let apps_dir = settings.state_dir.join("apps");
     let systemd = Systemd::connect().await.context("failed to reach systemd")?;
-    let (lender, lenders) = Lender::bind(Path::new(LENDER_SOCKET)).context("failed to listen for lenders")?;
-    tokio::spawn(lenders.serve());
     Ok(RealHost {
         systemd,
         lender,
         held: Held::new(borrowed.listeners),
+        carrying: Carrying::default(),
         releases,
         disk: Reservations::new(apps_dir.clone(), settings.disk_reserve),
         store,

@@ -24,6 +24,10 @@ const EVERY: Duration = Duration::from_secs(1);
 pub trait Drained: Send + Sync + 'static {
     /// True when none of these units runs.
     fn all_ended(&self, units: &[String]) -> impl Future<Output = Result<bool, ErrorBody>> + Send;
+    /// True when none of these proxies, whose apps have ended, carries anything any more, or each has had its
+    /// time for it.
+    fn all_carried(&self, carriers: &[plan::Carrier])
+    -> impl Future<Output = Result<bool, ErrorBody>> + Send;
 }
 
 /// Runs for ever.
@@ -74,7 +78,9 @@ async fn tidy<H: Port + Observer + Drained>(
 ) -> Result<(), ErrorBody> {
     let known = state.lock().await.clone();
     let units: Vec<String> = plan::drained_when(&known, tag).into_iter().map(|i| i.unit).collect();
-    if !supervisor.host().all_ended(&units).await? {
+    if !supervisor.host().all_ended(&units).await?
+        || !supervisor.host().all_carried(&plan::carriers(&known, tag)).await?
+    {
         return Ok(());
     }
     for action in plan::plan_drained(&known, tag) {

@@ -3,6 +3,7 @@
 //! | subject | modules |
 //! |---|---|
 //! | start | [`cli`], [`boot`]: the start order in one screen, [`recover`] |
+//! | tidying | [`collect`]: what an earlier life left, and what nobody uses |
 //! | deploying | [`supervisor`]: requests, one deployment an app; [`driver`]: the loop; [`janitor`]: what drains |
 //! | the host | [`effects`]: one short arm an action; [`host`]: D-Bus, sockets, probes, users |
 //! | on disk | [`store`]: journal, app states, release trees; [`config`] |
@@ -13,6 +14,7 @@
 
 pub mod boot;
 pub mod cli;
+pub mod collect;
 pub mod config;
 pub mod driver;
 pub mod effects;

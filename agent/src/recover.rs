@@ -80,7 +80,7 @@ async fn note_reboot<H: Port + Observer>(
 /// it happened.
 fn reboot_records<H: Observer>(host: &H, plan: &Plan, progress: &Progress) -> Vec<Record> {
     let committed = progress.in_doubt().filter(|step| match &plan.steps[*step].action {
-        Action::Commit { target, .. } => host.text_of(&target.path).is_some_and(|now| now == target.content),
+        Action::Commit { target, wanted_by } => host.is_committed(target, wanted_by),
         _ => false,
     });
     let note = Some("found in place after the restart".to_owned());

@@ -12,6 +12,7 @@ use nix::sys::socket::{
 use std::io::{IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Agent {
     socket: OwnedFd,
     path: String,
+    /// The manager's: where a relay says that it accepts no more.
+    notify: UnixDatagram,
     _folder: tempfile::TempDir,
 }
 
@@ -33,7 +36,9 @@ impl Agent {
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
         bind(socket.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
         listen(&socket, Backlog::new(8).unwrap()).unwrap();
-        Self { socket, path: path.to_str().unwrap().to_owned(), _folder: folder }
+        let notify = UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
+        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, path: path.to_str().unwrap().to_owned(), notify, _folder: folder }
     }
 
     /// The next caller, its message and what it sent.
@@ -93,11 +98,12 @@ fn lend_sends_the_sockets_and_waits_for_the_answer() {
     }
 }
 
-/// Starts a relay of `listener` to `to`, with these limits in milliseconds.
-fn relay(agent: &Agent, listener: &TcpListener, to: &str, quiet: &str, limit: &str) -> Child {
+/// Starts a relay of `listener` to `to`, with these limits in milliseconds: quiet, accepting, carrying.
+fn relay(agent: &Agent, listener: &TcpListener, to: &str, [quiet, limit, carry]: [&str; 3]) -> Child {
     let child = Command::new(PROGRAM)
         .args(["relay", "deployd-a.socket", "--to", to, "--quiet-ms", quiet, "--max-ms", limit])
-        .args(["--lender", &agent.path])
+        .args(["--carry-ms", carry, "--lender", &agent.path])
+        .env("NOTIFY_SOCKET", agent.notify.local_addr().unwrap().as_pathname().unwrap())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -145,7 +151,7 @@ fn leftovers_are_served_whole_and_the_listener_stays_blocking() {
         write!(stream, "hello {index}").unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
     }
-    let child = relay(&agent, &old, &reversing(), "300", "60000");
+    let child = relay(&agent, &old, &reversing(), ["3000", "60000", "60000"]);
     for (index, mut stream) in queued.into_iter().enumerate() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -181,10 +187,36 @@ fn the_limit_ends_it_and_the_cut_are_counted() {
     let agent = Agent::new();
     let old = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = client(&old);
-    let (_, output, _) = finish(relay(&agent, &old, &reversing(), "50", "400"));
+    let (_, output, _) = finish(relay(&agent, &old, &reversing(), ["50", "60000", "400"]));
     assert!(output.contains("relayed 1 connections"), "{output}");
     assert!(output.contains(": 1 cut at the limit, 0 broken off"), "{output}");
     drop(silent);
+}
+
+/// What it took over it carries on, long after it said that it accepts no more; what comes then is not its.
+#[test]
+fn the_end_of_accepting_cuts_nothing() {
+    let agent = Agent::new();
+    let old = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut slow = client(&old);
+    slow.write_all(b"hel").unwrap();
+    // Somebody always comes, so only the limit ends it.
+    let child = relay(&agent, &old, &reversing(), ["60000", "300", "60000"]);
+    let mut said = [0; 256];
+    let length = agent.notify.recv(&mut said).unwrap();
+    let said = String::from_utf8(said[..length].to_vec()).unwrap();
+    assert!(said.starts_with("READY=1\nSTATUS=relayed 1 connections from deployd-a.socket"), "{said}");
+    let late = client(&old);
+    let (_, of) = old.accept().unwrap();
+    assert_eq!(of, late.local_addr().unwrap(), "the relay took what came after its end");
+    slow.write_all(b"lo").unwrap();
+    slow.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "olleh");
+    let (status, output, _) = finish(child);
+    assert_eq!(status, 0);
+    assert!(output.ends_with(": 0 cut at the limit, 0 broken off, 0 not taken\n"), "{output}");
 }
 
 #[test]
@@ -194,7 +226,7 @@ fn a_target_that_refuses_breaks_the_connection_off() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut queued = client(&old);
     queued.write_all(b"x").unwrap();
-    let (status, output, _) = finish(relay(&agent, &old, &nobody, "50", "60000"));
+    let (status, output, _) = finish(relay(&agent, &old, &nobody, ["50", "60000", "60000"]));
     assert_eq!(status, 0);
     assert!(output.contains("relayed 1 connections"), "{output}");
     assert!(output.contains("1 broken off") || output.contains("1 not taken"), "{output}");

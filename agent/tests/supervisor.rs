@@ -22,9 +22,9 @@ use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, DeploymentId, Digest, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument};
 use deployd_api::spec::parse;
-use deployd_core::action::Action;
+use deployd_core::action::{Action, UnitFile};
 use deployd_core::facts::{ArtifactFacts, Facts};
-use deployd_core::plan::Request;
+use deployd_core::plan::{Carrier, Request};
 use deployd_core::state::{AppState, Unended};
 use tokio::sync::Notify;
 
@@ -83,6 +83,10 @@ impl Drained for Pretender {
     async fn all_ended(&self, _: &[String]) -> Result<bool, ErrorBody> {
         Ok(true)
     }
+
+    async fn all_carried(&self, _: &[Carrier]) -> Result<bool, ErrorBody> {
+        Ok(true)
+    }
 }
 
 impl Observer for Pretender {
@@ -114,8 +118,8 @@ impl Observer for Pretender {
         self.boot.lock().unwrap().clone()
     }
 
-    fn text_of(&self, path: &str) -> Option<String> {
-        self.files.lock().unwrap().get(path).cloned()
+    fn is_committed(&self, target: &UnitFile, _: &str) -> bool {
+        self.files.lock().unwrap().get(&target.path) == Some(&target.content)
     }
 
     async fn next_uid(&self) -> Result<u32, ErrorBody> {

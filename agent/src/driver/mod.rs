@@ -215,6 +215,7 @@ fn is_wait(action: &Action) -> bool {
         action,
         Action::Check { .. }
             | Action::LearnNonblocking { .. }
+            | Action::AwaitPort { .. }
             | Action::Watch { .. }
             | Action::AwaitEmptyQueue { .. }
             | Action::StartInstance { .. }

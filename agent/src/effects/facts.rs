@@ -1,10 +1,12 @@
 //! Looks at the host once, for one plan.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::ids::{AppName, Digest};
+use deployd_api::ids::{AppName, Digest, ProcessName};
 use deployd_api::spec::{Handoff, Spec};
+use deployd_core::action::UnitFile;
 use deployd_core::facts::{ArtifactFacts, Facts};
 use deployd_core::plan::Request;
 use deployd_core::state::AppState;
@@ -31,20 +33,27 @@ impl Observer for RealHost {
             }
             _ => None,
         };
+        let ported = ported_instances(request, &state);
+        let app = state.app.clone();
+        let look = move || {
+            let memory = facts::memory_available().map_err(|e| step_failed(&e))?;
+            Ok((memory, users::lookup(&app).err().map(|e| e.to_string()), base_port(ported)?))
+        };
+        let (memory_available, user_taken, base_port) = blocking(look).await??;
         Ok(Facts {
             now: clock::now(),
             host: self.settings.name.clone(),
             region: self.settings.region.clone(),
             apps_dir: self.settings.apps_dir.clone(),
             runtime: self.settings.runtime.clone(),
-            memory_available: facts::memory_available().map_err(|e| step_failed(&e))?,
+            memory_available,
             artifact,
             strangers: match spec {
                 Some(spec) => self.strangers(spec, &state).await?,
                 None => BTreeMap::new(),
             },
-            user_taken: users::lookup(&state.app).err().map(|e| e.to_string()),
-            base_port: base_port(spec, &state)?,
+            user_taken,
+            base_port,
             keep: self.settings.keep,
             state,
         })
@@ -54,8 +63,8 @@ impl Observer for RealHost {
         self.settings.boot_id.clone()
     }
 
-    fn text_of(&self, path: &str) -> Option<String> {
-        std::fs::read_to_string(path).ok()
+    fn is_committed(&self, target: &UnitFile, wanted_by: &str) -> bool {
+        super::is_committed(target, Path::new(wanted_by))
     }
 
     async fn next_uid(&self) -> Result<u32, ErrorBody> {
@@ -86,15 +95,23 @@ impl RealHost {
         let inside = |w: &String| w.contains('/') && !w.starts_with('/');
         let clean = |w: String| w.trim_start_matches("./").to_owned();
         let paths: Vec<String> = spec.processes.values().map(word).filter(inside).map(clean).collect();
-        let (releases, of) = (self.releases.clone(), app.clone());
-        let staged = blocking(move || releases.peek(&of, artifact, &paths)).await?;
-        let Some(staged) = staged.map_err(|e| step_failed(&e))? else { return Ok(None) };
-        // What has not arrived yet is judged when it has: a plan asks before anything is sent.
-        let seen = spec.processes.iter().filter(|(_, p)| !staged.unseen.contains(&clean(word(p))));
-        let programs = seen
-            .map(|(name, process)| (name.clone(), elf::inspect(&staged.peek, &clean(word(process)), PATH)));
-        let space = crate::store::disk::observe(&self.apps_dir())
-            .map_err(|e| super::files::io_failed("look at the room of", &self.apps_dir(), &e))?;
+        let (releases, of, dir) = (self.releases.clone(), app.clone(), self.apps_dir());
+        let words: Vec<(ProcessName, String)> =
+            spec.processes.iter().map(|(name, process)| (name.clone(), clean(word(process)))).collect();
+        let look = move || {
+            let Some(staged) = releases.peek(&of, artifact, &paths).map_err(|e| step_failed(&e))? else {
+                return Ok(None);
+            };
+            // What has not arrived yet is judged when it has: a plan asks before anything is sent.
+            let seen = words.into_iter().filter(|(_, word)| !staged.unseen.contains(word));
+            let programs: BTreeMap<_, _> =
+                seen.map(|(name, word)| (name, elf::inspect(&staged.peek, &word, PATH))).collect();
+            let space = crate::store::disk::observe(&dir)
+                .map_err(|e| super::files::io_failed("look at the room of", &dir, &e))?;
+            Ok(Some((staged, programs, space)))
+        };
+        let looked: Result<_, ErrorBody> = blocking(look).await?;
+        let Some((staged, programs, space)) = looked? else { return Ok(None) };
         let promised = self.disk.promised().bytes.saturating_add(self.settings.disk_reserve);
         Ok(Some(ArtifactFacts {
             size: staged.manifest.total_size(),
@@ -102,7 +119,7 @@ impl RealHost {
             needs: staged.need.bytes,
             room: space.free_bytes.saturating_sub(promised),
             beam: staged.manifest.entries().iter().any(|e| e.path == "releases/start_erl.data"),
-            programs: programs.collect(),
+            programs,
         }))
     }
 
@@ -131,16 +148,27 @@ impl RealHost {
     }
 }
 
+/// How many private ports the release that is to run needs: as many as it has instances, if it has any.
+fn ported_instances(request: &Request, state: &AppState) -> u32 {
+    let spec = match request {
+        Request::Push { document, .. } => Some(&document.spec),
+        Request::Rollback { to } => {
+            to.or(state.previous).and_then(|label| state.releases.get(&label)).map(|r| &r.document.spec)
+        }
+        // They keep the ports of the activation that there is.
+        Request::Start | Request::Stop | Request::Restart | Request::Remove => None,
+    };
+    let Some(spec) = spec.filter(|s| s.listen.values().any(|l| l.handoff == Handoff::Port)) else { return 0 };
+    spec.processes.values().map(|p| p.instances).max().unwrap_or(1)
+}
+
 /// Free loopback ports for programs that cannot take a listener.
-fn base_port(spec: Option<&Spec>, state: &AppState) -> Result<u16, ErrorBody> {
-    let spec = spec.or_else(|| state.live_release().map(|r| &r.document.spec));
-    let ported = spec.is_some_and(|s| s.listen.values().any(|l| l.handoff == Handoff::Port));
-    if !ported {
+fn base_port(instances: u32) -> Result<u16, ErrorBody> {
+    if instances == 0 {
         return Ok(0);
     }
-    let instances = spec.map_or(1, |s| s.processes.values().map(|p| p.instances).max().unwrap_or(1));
     // The first port is the base, and instance 1 uses the one after it.
-    let found = facts::free_port_run(u16::try_from(instances + 1).unwrap_or(u16::MAX));
+    let found = facts::free_port_run(u16::try_from(instances.saturating_add(1)).unwrap_or(u16::MAX));
     found.ok_or_else(|| {
         let message = format!("no {instances} free loopback ports in a row between 20000 and 30000");
         ErrorBody::new(ErrorCode::PortTaken, message, "end what holds them: ss -ltn")
@@ -152,5 +180,56 @@ fn holder_text(holder: &facts::PortHolder) -> String {
         (Some(unit), Some(process), Some(pid)) => format!("{process} of {unit} (pid {pid})"),
         (None, Some(process), Some(pid)) => format!("{process} (pid {pid})"),
         _ => format!("another program on {}", holder.local),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deployd_api::ids::Timestamp;
+    use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
+    use deployd_api::spec::parse;
+    use deployd_core::state::Release;
+
+    use super::*;
+
+    fn release(label: &str, handoff: &str, instances: u32) -> Release {
+        let text = format!(
+            "app = \"shop\"\n[processes.web]\nexec = \"bin/web\"\ninstances = {instances}\n\
+             [listen.http]\naddress = \":8080\"\nhandoff = \"{handoff}\"\n"
+        );
+        let document = ReleaseDocument::new(Digest::of(label.as_bytes()), parse(&text).unwrap());
+        Release {
+            label: label.parse().unwrap(),
+            digest: document.digest(),
+            document,
+            tree: String::new(),
+            runtime: String::new(),
+            beam: false,
+            state: ReleaseState::Kept,
+            created: Timestamp(0),
+            origin: Origin::default(),
+            changed: vec![],
+            failure: None,
+            size: 0,
+            runs: 1,
+            base_port: 0,
+        }
+    }
+
+    /// Going back to a release with private ports needs as many as that one has, whatever is live.
+    #[test]
+    fn a_rollback_gets_the_ports_of_where_it_goes() {
+        let mut state = AppState::new("shop".parse().unwrap(), 50_000);
+        for release in [release("v1", "port", 3), release("v2", "auto", 1), release("v3", "port", 2)] {
+            state.releases.insert(release.label, release);
+        }
+        state.live = Some("v2".parse().unwrap());
+        state.previous = Some("v1".parse().unwrap());
+        let to = |label: Option<&str>| Request::Rollback { to: label.map(|l| l.parse().unwrap()) };
+        assert_eq!(ported_instances(&to(None), &state), 3);
+        assert_eq!(ported_instances(&to(Some("v3")), &state), 2);
+        assert_eq!(ported_instances(&to(Some("v2")), &state), 0);
+        assert_ne!(base_port(3).unwrap(), 0);
+        assert_eq!(base_port(0).unwrap(), 0);
     }
 }

@@ -11,7 +11,7 @@ pub fn step_failed(error: &dyn Error) -> ErrorBody {
 }
 
 /// Adds an error's sources.
-pub(super) fn with_chain(mut body: ErrorBody, error: &dyn Error) -> ErrorBody {
+pub fn with_chain(mut body: ErrorBody, error: &dyn Error) -> ErrorBody {
     let mut source = error.source();
     while let Some(e) = source {
         body = body.cause("because", e.to_string());

@@ -12,29 +12,47 @@ use super::RealHost;
 use super::failure::{step_failed, with_chain};
 use crate::driver::{Done, Run};
 use crate::host::{fdstore, users};
-use crate::store::atomic;
+use crate::store::Store;
+use crate::store::atomic::{self, AtomicError};
+use crate::store::ballast::BallastState;
 use crate::store::releases::mounts::{Folders, Owner};
 use crate::store::releases::{LinkPolicy, ReleaseError, TreeName};
 
 /// Unit files are public: `systemctl cat` shows them to everyone.
 const UNIT_MODE: u32 = 0o644;
 
+/// A file that could not be written, and whether that was for want of room.
+#[derive(Debug)]
+struct Unwritten {
+    full: bool,
+    failure: ErrorBody,
+}
+
+impl From<AtomicError> for Unwritten {
+    fn from(e: AtomicError) -> Self {
+        Self { full: e.is_disk_full(), failure: step_failed(&e) }
+    }
+}
+
 /// Writes files, each by rename.
-pub(super) fn write(files: &[UnitFile]) -> Result<Done, ErrorBody> {
+fn write(files: &[UnitFile]) -> Result<(), Unwritten> {
     for file in files {
         let path = Path::new(&file.path);
         if std::fs::read(path).is_ok_and(|now| now == file.content.as_bytes()) {
             continue;
         }
         make_parent(path)?;
-        atomic::write(path, file.content.as_bytes(), UNIT_MODE).map_err(|e| step_failed(&e))?;
+        atomic::write(path, file.content.as_bytes(), UNIT_MODE)?;
     }
-    Ok(Done::default())
+    Ok(())
 }
 
-fn make_parent(path: &Path) -> Result<(), ErrorBody> {
+fn make_parent(path: &Path) -> Result<(), Unwritten> {
     let Some(parent) = path.parent() else { return Ok(()) };
-    std::fs::create_dir_all(parent).map_err(|e| io_failed("make", parent, &e))
+    std::fs::create_dir_all(parent).map_err(|e| Unwritten {
+        full: e.kind() == std::io::ErrorKind::StorageFull,
+        failure: io_failed("make", parent, &e),
+    })
 }
 
 /// Removes files, and drop-in folders that are empty then.
@@ -51,22 +69,27 @@ pub(super) fn remove(paths: &[String]) -> Result<Done, ErrorBody> {
     Ok(Done::default())
 }
 
-/// Makes a target the one that boots: by one rename, linked into the boot once.
-pub(super) fn commit(target: &UnitFile, wanted_by: &str) -> Result<Done, ErrorBody> {
-    write(std::slice::from_ref(target))?;
-    let link = Path::new(wanted_by);
-    if std::fs::read_link(link).is_ok_and(|to| to == Path::new(&target.path)) {
-        return Ok(Done::default());
+/// Makes a target the one that boots: linked into the boot once, and before it counts, because the rename of
+/// the target is what decides. Answers what went wrong after that.
+fn commit(target: &UnitFile, wanted_by: &Path) -> Result<Option<String>, Unwritten> {
+    if !is_linked(target, wanted_by) {
+        make_parent(wanted_by)?;
+        atomic::link(Path::new(&target.path), wanted_by)?;
     }
-    make_parent(link)?;
-    if link.symlink_metadata().is_ok() {
-        atomic::remove(link).map_err(|e| step_failed(&e))?;
+    match write(std::slice::from_ref(target)) {
+        Err(late) if is_committed(target, wanted_by) => Ok(Some(late.failure.message)),
+        other => other.map(|()| None),
     }
-    std::os::unix::fs::symlink(&target.path, link).map_err(|e| io_failed("link", link, &e))?;
-    if let Some(parent) = link.parent() {
-        atomic::fsync_dir(parent).map_err(|e| step_failed(&e))?;
-    }
-    Ok(Done::default())
+}
+
+fn is_linked(target: &UnitFile, wanted_by: &Path) -> bool {
+    std::fs::read_link(wanted_by).is_ok_and(|to| to == Path::new(&target.path))
+}
+
+/// Whether a target is the one that boots.
+pub fn is_committed(target: &UnitFile, wanted_by: &Path) -> bool {
+    let stands = std::fs::read(&target.path).is_ok_and(|now| now == target.content.as_bytes());
+    stands && is_linked(target, wanted_by)
 }
 
 pub(super) fn io_failed(doing: &str, path: &Path, e: &std::io::Error) -> ErrorBody {
@@ -83,15 +106,30 @@ fn release_failed(e: &ReleaseError) -> ErrorBody {
 }
 
 impl RealHost {
+    pub(super) async fn write_files(&self, files: &[UnitFile]) -> Result<Done, ErrorBody> {
+        let files = files.to_vec();
+        with_room(&self.store, move || write(&files)).await?;
+        Ok(Done::default())
+    }
+
+    pub(super) async fn commit(&self, target: &UnitFile, wanted_by: &str) -> Result<Done, ErrorBody> {
+        let (target, link) = (target.clone(), PathBuf::from(wanted_by));
+        let note = with_room(&self.store, move || commit(&target, &link)).await?;
+        Ok(Done { note, learned: None })
+    }
+
     pub(super) async fn ensure_user(&self, app: &AppName, uid: u32) -> Result<Done, ErrorBody> {
         let user = users::ensure(&self.systemd, app, uid).await.map_err(|e| step_failed(&e))?;
         // The app reads its releases, nobody else: a BEAM release has its cookie in there.
         let folder = self.apps_dir().join(app.as_str());
-        std::fs::create_dir_all(&folder).map_err(|e| io_failed("make", &folder, &e))?;
-        let mode = std::fs::Permissions::from_mode(0o750);
-        std::os::unix::fs::chown(&folder, Some(0), Some(user.gid))
-            .and_then(|()| std::fs::set_permissions(&folder, mode))
-            .map_err(|e| io_failed("give the app's user", &folder, &e))?;
+        let work = move || {
+            std::fs::create_dir_all(&folder).map_err(|e| io_failed("make", &folder, &e))?;
+            let mode = std::fs::Permissions::from_mode(0o750);
+            std::os::unix::fs::chown(&folder, Some(0), Some(user.gid))
+                .and_then(|()| std::fs::set_permissions(&folder, mode))
+                .map_err(|e| io_failed("give the app's user", &folder, &e))
+        };
+        blocking(work).await??;
         Ok(Done::default())
     }
 
@@ -198,9 +236,97 @@ impl RealHost {
     }
 }
 
+/// A full disk must not keep an undo from its end: the ballast is given up for what has to be written, and
+/// made again after the verdict, when there is room.
+async fn with_room<T: Send + 'static>(
+    store: &Store,
+    work: impl Fn() -> Result<T, Unwritten> + Clone + Send + 'static,
+) -> Result<T, ErrorBody> {
+    let full = match blocking(work.clone()).await? {
+        Ok(done) => return Ok(done),
+        Err(e) if e.full => e.failure,
+        Err(e) => return Err(e.failure),
+    };
+    match store.release_ballast().await {
+        Ok(BallastState::Held) => blocking(work).await?.map_err(|e| e.failure),
+        Ok(BallastState::Released) | Err(_) => Err(full),
+    }
+}
+
 /// Runs disk work on a thread that may block.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ErrorBody> {
     tokio::task::spawn_blocking(work).await.map_err(|_| {
         ErrorBody::new(ErrorCode::StepFailed, "the agent is ending", "it goes on by itself after its restart")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::crash::{Child, child_dir, run_child};
+
+    fn target(dir: &Path, text: &str) -> UnitFile {
+        let path = dir.join("deployd-shop.target").to_string_lossy().into_owned();
+        UnitFile { path, content: text.to_owned() }
+    }
+
+    fn link(dir: &Path) -> PathBuf {
+        dir.join("multi-user.target.wants/deployd-shop.target")
+    }
+
+    #[test]
+    #[ignore = "a child of the test below"]
+    fn child_that_commits() {
+        let dir = child_dir();
+        commit(&target(&dir, "new"), &link(&dir)).unwrap();
+    }
+
+    /// What is committed boots: a kill at any instant leaves a target that is linked, or the one before.
+    #[test]
+    fn a_target_is_linked_before_it_counts() {
+        for at in 1.. {
+            let dir = tempfile::tempdir().unwrap();
+            let child = run_child("effects::files::tests::child_that_commits", dir.path(), at);
+            let (target, link) = (target(dir.path(), "new"), link(dir.path()));
+            let stands = std::fs::read_to_string(&target.path).is_ok_and(|now| now == "new");
+            assert_eq!(stands, is_committed(&target, &link), "after instant {at}");
+            assert_eq!(commit(&target, &link).unwrap(), None);
+            assert!(is_committed(&target, &link));
+            if child == Child::Finished {
+                break;
+            }
+        }
+    }
+
+    /// An undo that has to write a unit's text on a full disk gets the room of the ballast.
+    #[tokio::test]
+    async fn a_full_disk_has_room_for_what_must_be_written() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root can mount a small file system");
+            return;
+        }
+        let disk = crate::store::db::tests::Tmpfs::mount("32m").expect("root can mount a tmpfs");
+        let store = Store::open(disk.0.path()).unwrap();
+        disk.fill();
+        let files = [target(disk.0.path(), &"x".repeat(100_000))];
+        assert!(write(&files).is_err_and(|e| e.full), "the disk has room: nothing is proven");
+        let again = files.clone();
+        with_room(&store, move || write(&again)).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&files[0].path).unwrap(), files[0].content);
+        assert_eq!(store.release_ballast().await.unwrap(), BallastState::Released);
+    }
+
+    #[test]
+    fn what_stands_without_its_link_is_not_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (target(dir.path(), "new"), link(dir.path()));
+        commit(&target, &link).unwrap();
+        std::fs::remove_file(&link).unwrap();
+        assert!(!is_committed(&target, &link));
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/elsewhere", &link).unwrap();
+        assert!(!is_committed(&target, &link));
+        commit(&target, &link).unwrap();
+        assert!(is_committed(&target, &link));
+    }
 }

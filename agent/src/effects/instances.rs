@@ -1,28 +1,52 @@
 //! Starting and stopping processes, through PID 1.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::ProcessName;
-use deployd_api::spec::Millis;
-use deployd_core::action::Instance;
+use deployd_api::spec::{Drain, Millis};
+use deployd_core::action::{Instance, UnitFile};
+use deployd_core::plan::Carrier;
 use deployd_core::state::Change;
 
 use super::RealHost;
 use super::failure::step_failed;
-use crate::driver::Done;
+use crate::driver::{Done, Run};
+use crate::host::connections;
 use crate::host::journal;
 use crate::host::listener::Blocking;
 use crate::host::systemd::{JobResult, UnitState};
 use crate::janitor::Drained;
-use crate::store::atomic;
 
 /// How many of an instance's last lines a failure shows.
 const LAST_LINES: usize = 10;
 /// How far back it is looked for a line of our own.
 const SEARCHED_LINES: u32 = 200;
+/// How often it is looked whether a proxy still carries something.
+const CARRIED_EVERY: Duration = Duration::from_millis(100);
 /// How lines of the bind shim and the trampoline begin.
 const OURS: &str = "deployd";
+
+/// Since when proxies whose app has ended are seen to carry something. A restart of the agent begins anew.
+#[derive(Debug, Default)]
+pub struct Carrying(Mutex<HashMap<String, Instant>>);
+
+impl Carrying {
+    fn map(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        // A panic elsewhere leaves the map valid: entries are inserted and removed whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn since(&self, unit: &str) -> Instant {
+        *self.map().entry(unit.to_owned()).or_insert_with(Instant::now)
+    }
+
+    fn end(&self, unit: &str) {
+        self.map().remove(unit);
+    }
+}
 
 impl RealHost {
     pub(super) async fn start(&self, instance: &Instance, timeout: Millis) -> Result<Done, ErrorBody> {
@@ -99,24 +123,17 @@ impl RealHost {
     pub(super) async fn note_nonblocking(
         &self,
         process: &ProcessName,
-        found: Option<Blocking>,
+        found: Blocking,
         drop_in: &str,
         unit_says: bool,
         reload: bool,
     ) -> Result<Done, ErrorBody> {
-        let Some(found) = found else {
-            return Ok(Done::note("not seen to accept: left as it is"));
-        };
         let value = found == Blocking::NonBlocking;
         if value != unit_says {
-            let path = std::path::Path::new(drop_in);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(|e| super::files::io_failed("make", parent, &e))?;
-            }
             let yes = if value { "yes" } else { "no" };
-            let text =
+            let content =
                 format!("# Learned by deployd from the first instance.\n[Service]\nNonBlocking={yes}\n");
-            atomic::write(path, text.as_bytes(), 0o644).map_err(|e| step_failed(&e))?;
+            self.write_files(&[UnitFile { path: drop_in.to_owned(), content }]).await?;
             if reload {
                 self.systemd.daemon_reload().await.map_err(|e| step_failed(&e))?;
             }
@@ -126,6 +143,35 @@ impl RealHost {
             note: Some(note.to_owned()),
             learned: Some(Change::Nonblocking { process: process.clone(), value }),
         })
+    }
+
+    /// How many connections a proxy still carries; nothing when it has ended.
+    async fn carried(&self, unit: &str) -> Result<u64, ErrorBody> {
+        let state = self.systemd.unit(unit).await.map_err(|e| step_failed(&e))?;
+        match state.filter(|s| !s.is_down()) {
+            Some(state) => connections::carried(state.control_group).await.map_err(|e| step_failed(&e)),
+            None => Ok(0),
+        }
+    }
+
+    /// Waits until a proxy carries nothing any more.
+    pub(super) async fn await_carried(
+        &self,
+        proxy: &Instance,
+        cap: Millis,
+        run: &Run,
+    ) -> Result<Done, ErrorBody> {
+        let (began, limit) = (Instant::now(), Duration::from(cap).saturating_sub(run.elapsed));
+        loop {
+            let carried = self.carried(&proxy.unit).await?;
+            if carried == 0 {
+                return Ok(Done::default());
+            }
+            if began.elapsed() >= limit {
+                return Ok(Done::note(format!("{carried} connections were cut at the end of drain_timeout")));
+            }
+            tokio::time::sleep(CARRIED_EVERY).await;
+        }
     }
 
     pub(super) async fn reload_if_needed(&self, units: &[String]) -> Result<Done, ErrorBody> {
@@ -152,6 +198,24 @@ impl Drained for RealHost {
             self.systemd.reset_failed(unit).await.map_err(|e| step_failed(&e))?;
         }
         Ok(true)
+    }
+
+    async fn all_carried(&self, carriers: &[Carrier]) -> Result<bool, ErrorBody> {
+        let mut done = true;
+        for carrier in carriers {
+            let since = self.carrying.since(&carrier.unit);
+            let over = match carrier.drain {
+                Drain::Limited(limit) => since.elapsed() >= Duration::from(limit),
+                Drain::Unlimited => false,
+            };
+            done &= over || self.carried(&carrier.unit).await? == 0;
+        }
+        if done {
+            for carrier in carriers {
+                self.carrying.end(&carrier.unit);
+            }
+        }
+        Ok(done)
     }
 }
 

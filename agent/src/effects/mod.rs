@@ -17,6 +17,7 @@ use deployd_api::error::ErrorBody;
 use deployd_core::action::Action;
 use deployd_core::steering::MarkPrefix;
 
+use self::sockets::Patience;
 use crate::driver::{Done, Port, Run};
 use crate::host::lender::Lender;
 use crate::host::systemd::Systemd;
@@ -24,9 +25,10 @@ use crate::store::Store;
 use crate::store::disk::Reservations;
 use crate::store::releases::Releases;
 
-pub use failure::step_failed;
-pub use files::blocking as on_disk;
+pub use failure::{step_failed, with_chain};
+pub use files::{blocking as on_disk, is_committed};
 pub use held::Held;
+pub use instances::Carrying;
 pub use sockets::bound;
 
 /// The host that the agent runs on.
@@ -38,6 +40,8 @@ pub struct RealHost {
     pub lender: Lender,
     /// The descriptors that are borrowed.
     pub held: Held,
+    /// Since when proxies without an app carry something.
+    pub carrying: Carrying,
     /// Release trees.
     pub releases: Releases,
     /// Room on their file system.
@@ -95,19 +99,30 @@ impl RealHost {
                 self.prepare_dirs(app, tree, *uid, writable, shared).await
             }
             Action::RemoveDirs { dirs } => self.remove_dirs(dirs).await,
-            Action::WriteFiles { files } => files::write(files),
-            Action::RemoveFiles { paths } => files::remove(paths),
+            Action::WriteFiles { files } => self.write_files(files).await,
+            Action::RemoveFiles { paths } => {
+                let paths = paths.clone();
+                files::blocking(move || files::remove(&paths)).await?
+            }
             Action::Steer { sockets, to, .. } => self.steer(sockets, *to, run).await,
             Action::OpenListener { socket, nonblocking } => self.open(socket, *nonblocking).await,
             Action::CloseListener { socket } => self.close(socket, run).await,
             Action::AwaitEmptyQueue { socket, quiet, cap } => self.await_empty(socket, *quiet, *cap).await,
-            Action::Relay { socket, unit, quiet, cap } => self.relay(socket, unit, *quiet, *cap).await,
+            Action::Relay { socket, unit, quiet, cap, carry } => {
+                self.relay(socket, unit, [*quiet, *cap], *carry).await
+            }
             Action::LeaveGroup { socket } => self.leave(socket, run).await,
             Action::StartInstance { instance, timeout } => self.start(instance, *timeout).await,
             Action::StopInstance { instance, wait } => self.stop(instance, *wait).await,
             Action::RestartInstance { instance, timeout } => self.restart(instance, *timeout).await,
-            Action::LearnNonblocking { first, socket, drop_in, unit_says, reload, timeout } => {
-                let found = self.learn(first, socket, *timeout, run).await?;
+            Action::AwaitPort { instance, port, timeout, restarts } => {
+                let patience = Patience { timeout: *timeout, restarts: *restarts };
+                self.await_port(instance, *port, patience, run).await
+            }
+            Action::AwaitCarried { proxy, cap } => self.await_carried(proxy, *cap, run).await,
+            Action::LearnNonblocking { first, socket, drop_in, unit_says, reload, timeout, restarts } => {
+                let patience = Patience { timeout: *timeout, restarts: *restarts };
+                let found = self.learn(first, socket, patience, run).await?;
                 self.note_nonblocking(&first.process, found, drop_in, *unit_says, *reload).await
             }
             Action::ReloadIfNeeded { units } => self.reload_if_needed(units).await,
@@ -116,7 +131,7 @@ impl RealHost {
                 self.watch(trial, *duration, *restarts, run).await
             }
             Action::Record { .. } => Ok(Done::default()),
-            Action::Commit { target, wanted_by } => files::commit(target, wanted_by),
+            Action::Commit { target, wanted_by } => self.commit(target, wanted_by).await,
             Action::Sweep { app, trees, .. } => self.sweep(app, trees).await,
             Action::ForgetApp { app } => self.forget_app(app, run).await,
         }

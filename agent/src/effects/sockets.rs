@@ -3,7 +3,7 @@
 //! PID 1 owns every socket. The agent only borrows descriptors, so nothing here is needed for an app to
 //! serve, to restart or to boot.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,32 +15,25 @@ use deployd_core::steering;
 
 use super::RealHost;
 use super::failure::step_failed;
+use super::instances::ended;
 use crate::driver::{Done, Run};
 use crate::host::facts;
 use crate::host::fdstore;
 use crate::host::lender::LenderError;
 use crate::host::listener::{Blocking, Listener};
 use crate::host::probe::{self, Target};
-use crate::host::systemd::{JobResult, TransientSpec};
+use crate::host::systemd::{JobResult, SystemdError, TransientSpec};
 
 /// How often a queue is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long one connection may wait to be accepted before another is tried.
 const ONE_TRY: Duration = Duration::from_secs(1);
-
-/// Where a listener is reached from this host.
-pub(super) fn loopback(address: &Address) -> Option<SocketAddr> {
-    match address {
-        Address::Any { port } => Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port)),
-        Address::Ip { ip, port } if ip.is_unspecified() => {
-            let ip: IpAddr =
-                if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-            Some(SocketAddr::new(ip, *port))
-        }
-        Address::Ip { ip, port } => Some(SocketAddr::new(*ip, *port)),
-        Address::Unix { .. } => None,
-    }
-}
+/// Rest before it is.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How much longer than it accepts a relay may take to say that it does not any more.
+const RELAY_MORE: Duration = Duration::from_secs(15);
+/// How many relays of one listener may carry at once.
+const RELAYS: u32 = 9;
 
 /// Where a listener is bound, as the kernel lists it.
 pub fn bound(address: &Address) -> Option<SocketAddr> {
@@ -202,47 +195,59 @@ impl RealHost {
         }
     }
 
-    /// A unit of its own carries what is left, so that the agent's end cuts nothing.
+    /// A unit of its own carries what is left, so that the agent's end cuts nothing. It returns when that unit
+    /// accepts no more; what it carries, it carries on.
     pub(super) async fn relay(
         &self,
         socket: &Socket,
         unit: &str,
-        quiet: Millis,
-        cap: Millis,
+        [quiet, cap]: [Millis; 2],
+        carry: Option<Millis>,
     ) -> Result<Done, ErrorBody> {
-        let Some(to) = loopback(&socket.address) else { return Ok(Done::default()) };
+        let Some(to) = socket.address.loopback() else { return Ok(Done::default()) };
         let Some(listener) = self.held.get(&socket.unit) else {
             return Ok(Done::note("not held: nothing to relay"));
         };
-        let words = vec![
-            format!("{}/deployd-exec", self.settings.runtime),
-            "relay".to_owned(),
-            socket.unit.clone(),
-            "--to".to_owned(),
-            to.to_string(),
-            "--quiet-ms".to_owned(),
-            quiet.0.to_string(),
-            "--max-ms".to_owned(),
-            cap.0.to_string(),
-        ];
-        let spec = TransientSpec {
-            words,
-            user: None,
-            env: Vec::new(),
-            properties: Vec::new(),
-            stdin: None,
-            output: Some(super::output_of(unit)),
-            timeout: Duration::from(cap) + Duration::from_secs(15),
-        };
+        let runtime = &self.settings.runtime;
+        let mut words: Vec<String> =
+            vec![format!("{runtime}/deployd-exec"), "relay".to_owned(), socket.unit.clone()];
+        let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+        option("--to", to.to_string());
+        option("--quiet-ms", quiet.0.to_string());
+        option("--max-ms", cap.0.to_string());
+        if let Some(carry) = carry {
+            option("--carry-ms", carry.0.to_string());
+        }
+        let timeout = Duration::from(cap) + RELAY_MORE;
+        let spec = TransientSpec { words, timeout, ..TransientSpec::default() };
         self.lender.offer(&socket.unit, listener);
-        let ran = self.systemd.run_transient(unit, &spec).await;
+        let said = self.hand_over(unit, &spec).await;
         self.lender.withdraw(&socket.unit);
-        drop(std::fs::remove_file(super::output_of(unit)));
-        match ran {
-            Ok(outcome) => Ok(Done::note(outcome.output.trim().to_owned())),
+        match said {
+            Ok(said) => Ok(Done { note: said, learned: None }),
             // Nothing is lost that was served before; the kernel's migration is the second net.
             Err(e) => Ok(Done::note(format!("relay did not run: {e}"))),
         }
+    }
+
+    /// A relay of the same name may run: one that an agent began which died is waited for, because nobody may
+    /// close the listener while it accepts. One that only carries is left alone, and another one has a look.
+    async fn hand_over(&self, unit: &str, spec: &TransientSpec) -> Result<Option<String>, SystemdError> {
+        let stem = unit.trim_end_matches(".service");
+        let names = (2..=RELAYS).map(|n| format!("{stem}_{n}.service"));
+        let mut last = None;
+        for name in std::iter::once(unit.to_owned()).chain(names) {
+            match self.systemd.hand_over(&name, spec).await {
+                Err(e) if e.is_unit_exists() => last = Some(e),
+                other => return other,
+            }
+            if !self.systemd.settled(&name, spec.timeout).await? {
+                // It has ended, and with it everything that it took.
+                self.systemd.clear(&name).await?;
+                return self.systemd.hand_over(&name, spec).await;
+            }
+        }
+        last.map_or(Ok(None), Err)
     }
 
     pub(super) async fn leave(&self, socket: &Socket, run: &Run) -> Result<Done, ErrorBody> {
@@ -273,46 +278,81 @@ impl RealHost {
     }
 
     /// What the first instance made of `O_NONBLOCK`: read once it has accepted something, because only
-    /// then it has surely set what it wants.
+    /// then it has surely set what it wants. One that never does has failed: it must not get traffic.
     pub(super) async fn learn(
         &self,
         first: &Instance,
         socket: &Socket,
-        timeout: Millis,
+        patience: Patience,
         run: &Run,
-    ) -> Result<Option<Blocking>, ErrorBody> {
-        let (Some(listener), Some(to)) = (self.held.get(&socket.unit), loopback(&socket.address)) else {
-            return Ok(None);
+    ) -> Result<Blocking, ErrorBody> {
+        let gone = || format!("nothing listens on {} for it", socket.address);
+        let (Some(listener), Some(addr)) = (self.reach(socket, run).await?, socket.address.loopback()) else {
+            return Err(self.start_failed(first, &gone()).await);
         };
-        let Some(index) = self.index(socket, run).await? else { return Ok(None) };
-        let mark = self.settings.mark_prefix.mark(index);
-        let began = Instant::now();
-        // A candidate that has ended already is for the check to judge, and at once.
-        while began.elapsed() < Duration::from(timeout) && !self.has_ended(&first.unit).await? {
-            let target = Target::Tcp { addr: to, mark: Some(mark) };
-            let touched = probe::tcp(&target, ONE_TRY).await;
-            if touched.failure.is_none() && self.drained(&listener).await {
-                return listener.blocking().map(Some).map_err(|e| step_failed(&e));
-            }
-        }
-        Ok(None)
+        let Some(index) = self.index(socket, run).await? else {
+            return Err(self.start_failed(first, &gone()).await);
+        };
+        let target = Target::Tcp { addr, mark: Some(self.settings.mark_prefix.mark(index)) };
+        self.accepts(first, &target, &socket.address.to_string(), patience, run).await?;
+        listener.blocking().map_err(|e| step_failed(&e))
     }
 
-    /// Whether an instance ended since it was started for the first time.
-    async fn has_ended(&self, unit: &str) -> Result<bool, ErrorBody> {
-        let state = self.systemd.unit(unit).await.map_err(|e| step_failed(&e))?;
-        Ok(state.is_none_or(|s| s.is_down() || s.n_restarts > 0))
+    /// Waits until an instance with a private port accepts there.
+    pub(super) async fn await_port(
+        &self,
+        instance: &Instance,
+        port: u16,
+        patience: Patience,
+        run: &Run,
+    ) -> Result<Done, ErrorBody> {
+        let addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        let target = Target::Tcp { addr, mark: None };
+        self.accepts(instance, &target, &format!("{addr}, its PORT"), patience, run).await?;
+        Ok(Done::default())
     }
 
-    /// Whether what is queued gets accepted soon.
-    async fn drained(&self, listener: &Listener) -> bool {
+    /// Tries until a connection is accepted.
+    async fn accepts(
+        &self,
+        instance: &Instance,
+        target: &Target,
+        place: &str,
+        patience: Patience,
+        run: &Run,
+    ) -> Result<(), ErrorBody> {
+        let limit = Duration::from(patience.timeout);
         let began = Instant::now();
-        while began.elapsed() < ONE_TRY {
-            if listener.queue().is_ok_and(|q| q.waiting == 0) {
-                return true;
+        loop {
+            self.not_given_up(instance, patience.restarts).await?;
+            let Some(failure) = probe::tcp(target, ONE_TRY).await.failure else { return Ok(()) };
+            if began.elapsed() >= limit.saturating_sub(run.elapsed) {
+                let why = format!("it accepted no connection on {place} within {} s", limit.as_secs());
+                let body = self.start_failed(instance, &why).await;
+                return Err(body.cause("last try", failure.to_string()));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(AGAIN).await;
         }
-        false
     }
+
+    /// A failure when an instance ended for good, or too often.
+    async fn not_given_up(&self, instance: &Instance, restarts: u32) -> Result<(), ErrorBody> {
+        let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
+        let Some(state) = state else { return Err(self.start_failed(instance, "its unit is gone").await) };
+        if state.n_restarts > restarts || state.active_state == "failed" {
+            let times =
+                if state.n_restarts > 1 { format!(", {} times", state.n_restarts) } else { String::new() };
+            return Err(self.start_failed(instance, &format!("{}{times}", ended(&state))).await);
+        }
+        Ok(())
+    }
+}
+
+/// How long a first accept is waited for, and how many crashes are forgiven meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Longest wait.
+    pub(super) timeout: Millis,
+    /// Crashes.
+    pub(super) restarts: u32,
 }

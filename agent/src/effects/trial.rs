@@ -1,6 +1,7 @@
 //! Judging a release: its checks against the real port, and whether its processes stay up.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
@@ -8,17 +9,19 @@ use deployd_api::ids::{CheckName, ListenerName};
 use deployd_api::spec::{Check, CheckKind, Millis};
 use deployd_core::action::{Instance, Socket, Trial};
 use deployd_core::health::{Judgement, Sample, Tally};
+use futures_util::future::join_all;
 
 use super::RealHost;
 use super::failure::step_failed;
 use super::instances::ended;
-use super::sockets::loopback;
 use crate::driver::{Done, Run};
-use crate::host::probe::{self, HttpProbe, Target, forward::Forward};
-use crate::host::systemd::{Ended, Property, PropertyValue, TransientSpec};
+use crate::host::probe::{self, HttpProbe, Probed, Target, forward::Forward};
+use crate::host::systemd::{Ended, Leftover, Property, PropertyValue, TransientSpec};
 
 /// How often it is looked whether the processes are up.
 const LOOK: Duration = Duration::from_millis(100);
+/// Largest file that a command of a check may write, its output among them.
+const FILE_MAX: u64 = 8 << 20;
 
 /// One check under way.
 struct Running<'a> {
@@ -60,6 +63,10 @@ impl RealHost {
         loop {
             let up = self.look(trial, &crashes, restarts + 1).await?;
             for check in running.iter_mut().filter(|c| !c.passing && c.next <= Instant::now()) {
+                // No try begins after the end: the step's deadline has room for one.
+                if check.tally.tries() > 0 && began.elapsed() >= limit {
+                    break;
+                }
                 self.one_try(trial, check, &targets, began.elapsed()).await?;
             }
             if up && running.iter().all(|c| c.passing) {
@@ -89,6 +96,9 @@ impl RealHost {
         while began.elapsed() < limit || running.iter().any(|c| c.tally.is_failing()) {
             self.look(trial, &crashes, restarts + 1).await?;
             for check in running.iter_mut().filter(|c| c.next <= Instant::now()) {
+                if began.elapsed() >= limit {
+                    break;
+                }
                 check.passing = false;
                 let judged = self.one_try(trial, check, &targets, began.elapsed()).await?;
                 if let Judgement::Failed(why) = judged {
@@ -162,7 +172,7 @@ impl RealHost {
     }
 
     async fn target(&self, socket: &Socket, run: &Run) -> Result<Target, ErrorBody> {
-        let Some(addr) = loopback(&socket.address) else {
+        let Some(addr) = socket.address.loopback() else {
             return Ok(Target::Unix(socket.address.listen_stream().into()));
         };
         let index = self.index(socket, run).await?;
@@ -205,7 +215,10 @@ impl RealHost {
                 };
                 probe::http(target(listener)?, &probe).await
             }
-            CheckKind::Tcp { listener } => probe::tcp(target(listener)?, limit).await,
+            CheckKind::Tcp { listener } => match trial.ports.get(listener) {
+                Some(ports) => private(ports, limit).await,
+                None => probe::tcp(target(listener)?, limit).await,
+            },
             CheckKind::Exec { command, .. } => return self.exec(trial, name, command, limit, targets).await,
             // The unit's own start waits for it.
             CheckKind::Notify { .. } => return Ok(Sample::Pass),
@@ -238,6 +251,8 @@ impl RealHost {
             Property::new("NoNewPrivileges", PropertyValue::Flag(true)),
             Property::new("ProtectSystem", PropertyValue::Text("strict".to_owned())),
             Property::new("PrivateTmp", PropertyValue::Flag(true)),
+            // Its output stands in memory until it is read.
+            Property::new("LimitFSIZE", PropertyValue::Number(FILE_MAX)),
         ];
         let words = command.to_vec();
         let unit = format!("deployd-check-{}-{name}-{}.service", trial.user, trial.tag);
@@ -250,8 +265,7 @@ impl RealHost {
             output: Some(super::output_of(&unit)),
             timeout: limit,
         };
-        let ran = self.systemd.run_transient(&unit, &spec).await;
-        drop(std::fs::remove_file(super::output_of(&unit)));
+        let ran = self.systemd.run_transient(&unit, &spec, Leftover::Stop).await;
         let outcome = ran.map_err(|e| step_failed(&e))?;
         let said = || outcome.output.lines().last().map(|l| format!(": {l}")).unwrap_or_default();
         Ok(match outcome.ended {
@@ -302,6 +316,19 @@ impl RealHost {
             None => body,
         }
     }
+}
+
+/// What a proxy accepts says nothing: each app behind one is asked.
+async fn private(ports: &[u16], limit: Duration) -> Probed {
+    let target = |port: &u16| Target::Tcp { addr: (Ipv4Addr::LOCALHOST, *port).into(), mark: None };
+    let targets: Vec<Target> = ports.iter().map(target).collect();
+    let mut all = join_all(targets.iter().map(|t| probe::tcp(t, limit))).await;
+    let worst = all.iter().position(|p| p.failure.is_some()).unwrap_or(0);
+    if all.is_empty() {
+        let failure = Some(probe::Failure::Request("the listener has no private port".to_owned()));
+        return Probed { latency: Duration::ZERO, status: None, excerpt: None, failure };
+    }
+    all.swap_remove(worst)
 }
 
 fn running(trial: &Trial) -> Vec<Running<'_>> {

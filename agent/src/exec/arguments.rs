@@ -5,7 +5,7 @@
 use super::Error;
 use deployd_api::spec::Handoff;
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,7 +43,10 @@ pub(crate) struct Relay {
     pub(crate) lender: PathBuf,
     pub(crate) to: SocketAddr,
     pub(crate) quiet: Duration,
+    /// Longest time it accepts.
     pub(crate) limit: Duration,
+    /// Longest time it carries what it accepted; `None` is to the end.
+    pub(crate) carry: Option<Duration>,
 }
 
 /// A whole command line.
@@ -66,6 +69,7 @@ struct Given {
     to: Option<SocketAddr>,
     quiet: Option<Duration>,
     limit: Option<Duration>,
+    carry: Option<Duration>,
     unit: Option<String>,
     words: Vec<OsString>,
 }
@@ -77,7 +81,7 @@ pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Command
         "run" => &["--listener", "--shim", "--base-port", "--instance"],
         "proxy" => &["--base-port", "--instance"],
         "lend" => &["--lender"],
-        "relay" => &["--lender", "--to", "--quiet-ms", "--max-ms"],
+        "relay" => &["--lender", "--to", "--quiet-ms", "--max-ms", "--carry-ms"],
         _ => return Err(usage(&format!("unknown subcommand {verb:?}"))),
     };
     let given = gather(words, &verb, allowed)?;
@@ -95,6 +99,7 @@ pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Command
             to: given.to.ok_or_else(|| missing("--to"))?,
             quiet: given.quiet.ok_or_else(|| missing("--quiet-ms"))?,
             limit: given.limit.ok_or_else(|| missing("--max-ms"))?,
+            carry: given.carry,
         }),
     })
 }
@@ -133,6 +138,7 @@ fn set(given: &mut Given, option: &str, value: String) -> Result<(), Error> {
         "--to" => given.to = Some(target(&value).ok_or_else(wrong)?),
         "--quiet-ms" => given.quiet = Some(millis()?),
         "--max-ms" => given.limit = Some(millis()?),
+        "--carry-ms" => given.carry = Some(millis()?),
         _ => return Err(wrong()),
     }
     Ok(())
@@ -150,11 +156,7 @@ fn listener(text: &str) -> Option<Listener> {
 fn target(text: &str) -> Option<SocketAddr> {
     let text = text.strip_prefix("v6only:").unwrap_or(text);
     let mut address: SocketAddr = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)?;
-    match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
-    }
+    address.set_ip(deployd_api::spec::own(address.ip()));
     Some(address)
 }
 

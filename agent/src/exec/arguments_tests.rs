@@ -35,9 +35,12 @@ fn the_other_subcommands() {
         to: "[::1]:80".parse().unwrap(),
         quiet: Duration::from_millis(5),
         limit: Duration::from_secs(1),
+        carry: None,
     };
     let line = "relay --lender /l a.socket --to [::]:80 --quiet-ms 5 --max-ms 1000";
     assert_eq!(parsed(line), Ok(Command::Relay(relay)));
+    let Ok(Command::Relay(relay)) = parsed(&format!("{line} --carry-ms 30000")) else { panic!("{line}") };
+    assert_eq!(relay.carry, Some(Duration::from_secs(30)));
 }
 
 #[test]

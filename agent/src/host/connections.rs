@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::listener::LocalAddress;
 use super::processes;
-use super::sockdiag::{TcpState, tcp_sockets};
+use super::sockdiag::{TcpSocket, TcpState, tcp_sockets};
 
 /// Why connections could not be counted.
 #[derive(Debug, thiserror::Error)]
@@ -130,15 +130,59 @@ fn is_to(local: SocketAddr, listener: SocketAddr) -> bool {
         && (listener.ip().is_unspecified() || listener.ip() == local.ip().to_canonical())
 }
 
-/// Accepted sockets carry their listener's path and are connected (state 03).
-fn unix_connections<'a>(table: &'a str, paths: &'a [&Path]) -> impl Iterator<Item = u64> + 'a {
+/// How many connections to a Unix listener wait to be accepted: they are being connected (state 02).
+pub(super) fn unix_waiting(path: &Path) -> io::Result<usize> {
+    let table = std::fs::read_to_string("/proc/net/unix")?;
+    Ok(unix_rows(&table).filter(|r| r.state == "02" && r.path == path).count())
+}
+
+/// How many connections the processes of a cgroup hold that came through listeners which they hold, too: what
+/// a proxy still carries.
+pub async fn carried(cgroup: String) -> Result<u64, ConnectionsError> {
+    let counted = tokio::task::spawn_blocking(move || {
+        let failed = |source| ConnectionsError::Processes { cgroup: cgroup.clone(), source };
+        let pids = processes::pids_in(&cgroup).map_err(failed)?;
+        carried_by(&pids).map_err(failed)
+    });
+    counted.await.map_err(|_| ConnectionsError::Ended)?
+}
+
+fn carried_by(pids: &[u32]) -> io::Result<u64> {
+    let mut held = HashSet::new();
+    for pid in pids {
+        held.extend(processes::sockets_of(*pid)?);
+    }
+    let tcp = tcp_sockets(&[TcpState::Listen, TcpState::Established, TcpState::CloseWait])?;
+    let (listening, connected): (Vec<TcpSocket>, Vec<TcpSocket>) =
+        tcp.into_iter().filter(|s| held.contains(&s.inode)).partition(|s| s.state == TcpState::Listen);
+    let through = |s: &&TcpSocket| listening.iter().any(|l| is_to(s.local, l.local));
+    let tcp = connected.iter().filter(through).count();
+    let table = std::fs::read_to_string("/proc/net/unix")?;
+    let (listening, connected): (Vec<_>, Vec<_>) =
+        unix_rows(&table).filter(|r| held.contains(&r.inode)).partition(|r| r.state == "01");
+    let through = |r: &&UnixRow<'_>| r.state == "03" && listening.iter().any(|l| l.path == r.path);
+    Ok((tcp + connected.iter().filter(through).count()) as u64)
+}
+
+/// A row of the kernel's table of Unix sockets that has a path.
+struct UnixRow<'a> {
+    state: &'a str,
+    inode: u64,
+    path: &'a Path,
+}
+
+fn unix_rows(table: &str) -> impl Iterator<Item = UnixRow<'_>> {
     table.lines().skip(1).filter_map(|line| {
         let mut fields = line.split_whitespace();
         let state = fields.nth(5)?;
         let inode = fields.next()?.parse().ok()?;
-        let path = Path::new(fields.next()?);
-        (state == "03" && paths.contains(&path)).then_some(inode)
+        Some(UnixRow { state, inode, path: Path::new(fields.next()?) })
     })
+}
+
+/// Accepted sockets carry their listener's path and are connected (state 03).
+fn unix_connections<'a>(table: &'a str, paths: &'a [&Path]) -> impl Iterator<Item = u64> + 'a {
+    unix_rows(table).filter(|r| r.state == "03" && paths.contains(&r.path)).map(|r| r.inode)
 }
 
 #[cfg(test)]
@@ -163,6 +207,43 @@ mod tests {
             0: 00000003 00000000 00000000 0001 03 14 /run/b.sock\n";
         let found: Vec<u64> = unix_connections(table, &[Path::new("/run/a.sock")]).collect();
         assert_eq!(found, [12]);
+    }
+
+    /// Only what came through a listener of its own counts: not the side that it opened itself.
+    #[test]
+    fn a_proxy_carries_what_came_through_its_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = "import socket, sys\n\
+            tcp = socket.create_server(('127.0.0.1', 0)); unix = socket.socket(socket.AF_UNIX)\n\
+            unix.bind(sys.argv[1]); unix.listen()\n\
+            print(tcp.getsockname()[1], flush=True)\n\
+            held = [tcp.accept(), unix.accept(), socket.create_connection(('127.0.0.1', int(sys.argv[2])))]\n\
+            print('held', flush=True); sys.stdin.read(1); held[0][0].close()\n\
+            print('closed', flush=True); sys.stdin.read(1)\n";
+        let app = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let path = dir.path().join("s.sock");
+        let mut proxy = std::process::Command::new("python3")
+            .args(["-c", program])
+            .arg(&path)
+            .arg(app.local_addr().unwrap().port().to_string())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        use std::io::{BufRead as _, Write as _};
+        let mut said = std::io::BufReader::new(proxy.stdout.take().unwrap()).lines();
+        let mut tell = proxy.stdin.take().unwrap();
+        let port: u16 = said.next().unwrap().unwrap().parse().unwrap();
+        assert_eq!(carried_by(&[proxy.id()]).unwrap(), 0);
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let _unix = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        said.next().unwrap().unwrap();
+        assert_eq!(carried_by(&[proxy.id()]).unwrap(), 2);
+        tell.write_all(b"x").unwrap();
+        said.next().unwrap().unwrap();
+        assert_eq!(carried_by(&[proxy.id()]).unwrap(), 1);
+        drop((client, tell));
+        proxy.wait().unwrap();
     }
 
     #[test]

@@ -5,11 +5,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::time::Duration;
-
-use nix::sys::statvfs::statvfs;
-use nix::time::{ClockId, clock_gettime};
 
 use super::processes;
 use super::sockdiag::{TcpState, tcp_sockets};
@@ -31,49 +26,13 @@ fn failed<E: Into<io::Error>>(fact: &'static str) -> impl FnOnce(E) -> FactError
 
 /// Bytes of memory that new processes could use without swapping.
 pub fn memory_available() -> Result<u64, FactError> {
-    let fact = "available memory";
-    let text = fs::read_to_string("/proc/meminfo").map_err(failed(fact))?;
-    let missing = || FactError { fact, source: io::ErrorKind::InvalidData.into() };
-    meminfo_bytes(&text, "MemAvailable").ok_or_else(missing)
-}
-
-fn meminfo_bytes(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// Room on a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Disk {
-    /// Bytes that root can still write.
-    pub free: u64,
-    /// Bytes in all.
-    pub total: u64,
-    /// Files that can still be made.
-    pub free_files: u64,
-    /// Whether programs on it may run.
-    pub programs: Programs,
-}
-
-/// Whether a file system lets programs run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Programs {
-    /// They run.
-    Run,
-    /// It is mounted `noexec`.
-    NoExec,
-}
-
-/// Room on the file system of a path.
-pub fn disk(path: &Path) -> Result<Disk, FactError> {
-    let stat = statvfs(path).map_err(failed("disk space"))?;
-    let noexec = stat.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC);
-    Ok(Disk {
-        free: stat.blocks_free() * stat.fragment_size(),
-        total: stat.blocks() * stat.fragment_size(),
-        free_files: stat.files_free(),
-        programs: if noexec { Programs::NoExec } else { Programs::Run },
-    })
+    let unreadable = |e| failed("available memory")(io::Error::other(e));
+    let mut system = sysinfo::System::new().map_err(unreadable)?;
+    system.refresh_memory_specifics(sysinfo::MemoryRefreshKind::nothing().with_ram());
+    match system.available_memory() {
+        0 => Err(failed("available memory")(io::Error::from(io::ErrorKind::InvalidData))),
+        bytes => Ok(bytes),
+    }
 }
 
 /// A process that listens on a port.
@@ -161,12 +120,6 @@ fn read_line(path: &str, fact: &'static str) -> Result<String, FactError> {
     Ok(fs::read_to_string(path).map_err(failed(fact))?.trim().to_owned())
 }
 
-/// Time since boot, suspend included: the clock of leases. No one can set it.
-pub fn boot_time() -> Result<Duration, FactError> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(failed("the boot clock"))?;
-    Ok(now.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,19 +127,9 @@ mod tests {
     #[test]
     fn facts_of_this_host_are_plausible() {
         assert!(memory_available().unwrap() > 1 << 20);
-        let disk = disk(Path::new("/")).unwrap();
-        assert!(disk.free <= disk.total && disk.total > 0);
         let boot = boot_id().unwrap();
         assert!(boot.len() > 37 && boot == boot_id().unwrap(), "{boot}");
         assert!(!host_name().unwrap().is_empty());
-        assert!(boot_time().unwrap() <= boot_time().unwrap());
-    }
-
-    #[test]
-    fn meminfo_is_in_kibibytes() {
-        let text = "MemTotal:  100 kB\nMemAvailable:    42 kB\n";
-        assert_eq!(meminfo_bytes(text, "MemAvailable"), Some(42 * 1024));
-        assert_eq!(meminfo_bytes(text, "Mem"), None);
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ use wire::{Peer, Request};
 pub const LENDER_SOCKET: &str = "/run/deployd/lender.sock";
 /// How long a peer may take to send its message, or the descriptor to follow its job.
 const PEER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Rest after an accept that failed.
+const REST: Duration = Duration::from_millis(50);
 
 /// Why a listener could not be borrowed or the socket not be served.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +50,6 @@ pub enum LenderError {
     /// Not the name of a socket unit.
     #[error("failed to borrow from {unit}: it is no socket unit")]
     NotASocket {
-        /// The unit.
-        unit: String,
-    },
-    /// It is being borrowed already.
-    #[error("failed to borrow from {unit}: it is being borrowed already")]
-    Busy {
         /// The unit.
         unit: String,
     },
@@ -99,9 +96,16 @@ pub fn lender_unit(socket_unit: &str, app_is: Blocking) -> Option<String> {
     })
 }
 
-/// The transient unit that may take the listener of a socket unit, to relay what is left in its queue.
-pub fn relay_unit(socket_unit: &str) -> Option<String> {
-    Some(format!("deployd-relay-{}.service", socket_unit.strip_suffix(".socket")?))
+/// Whether this unit may take the listener of a socket unit, to relay what is left in its queue. A number
+/// after the name tells a second relay from a first that still carries what it took.
+fn is_relay(unit: &str, socket_unit: &str) -> bool {
+    let Some(stem) = socket_unit.strip_suffix(".socket") else { return false };
+    let rest = unit.strip_prefix("deployd-relay-").and_then(|u| u.strip_prefix(stem));
+    let number = rest.and_then(|r| r.strip_suffix(".service"));
+    number.is_some_and(|n| {
+        let digits = n.strip_prefix('_').unwrap_or_default();
+        n.is_empty() || (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    })
 }
 
 /// A listener that somebody waits for.
@@ -109,6 +113,8 @@ pub fn relay_unit(socket_unit: &str) -> Option<String> {
 struct Waiting {
     lender: String,
     send: oneshot::Sender<OwnedFd>,
+    /// Which expectation it is: a later one of the same unit must not be taken for it.
+    number: u64,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +123,10 @@ struct Shared {
     waiting: Mutex<HashMap<String, Waiting>>,
     /// What relays may take, by socket unit.
     offered: Mutex<HashMap<String, Arc<Listener>>>,
+    /// One loan of a socket unit at a time: a lender sends one descriptor, to one who waits.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// How many expectations there were.
+    count: AtomicU64,
 }
 
 /// The agent's side of lending. Clones share one table.
@@ -156,28 +166,28 @@ impl Lender {
     ) -> Result<Listener, LenderError> {
         let lender = lender_unit(socket_unit, app_is)
             .ok_or_else(|| LenderError::NotASocket { unit: socket_unit.to_owned() })?;
-        let (entry, received) = self.expect(socket_unit, &lender)?;
+        let turn = lock(&self.shared.turns).entry(socket_unit.to_owned()).or_default().clone();
+        let turn = turn.lock().await;
+        let (entry, received) = self.expect(socket_unit, &lender);
         let started = systemd.start(&lender).await;
         let job = started.map_err(|source| LenderError::Start { lender: lender.clone(), source })?;
         if job != JobResult::Done {
             return Err(LenderError::Failed { lender, job });
         }
         let fd = timeout(PEER_TIMEOUT, received).await;
-        drop(entry);
+        drop((entry, turn));
         match fd {
             Ok(Ok(fd)) => Listener::adopt(fd).map_err(|source| LenderError::NotAListener { lender, source }),
             Ok(Err(_)) | Err(_) => Err(LenderError::Nothing { lender }),
         }
     }
 
-    fn expect(&self, unit: &str, lender: &str) -> Result<(Entry, oneshot::Receiver<OwnedFd>), LenderError> {
+    fn expect(&self, unit: &str, lender: &str) -> (Entry, oneshot::Receiver<OwnedFd>) {
         let (send, received) = oneshot::channel();
-        let mut waiting = lock(&self.shared.waiting);
-        if waiting.contains_key(unit) {
-            return Err(LenderError::Busy { unit: unit.to_owned() });
-        }
-        waiting.insert(unit.to_owned(), Waiting { lender: lender.to_owned(), send });
-        Ok((Entry { lender: self.clone(), unit: unit.to_owned() }, received))
+        let number = self.shared.count.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting { lender: lender.to_owned(), send, number };
+        lock(&self.shared.waiting).insert(unit.to_owned(), waiting);
+        (Entry { lender: self.clone(), unit: unit.to_owned(), number }, received)
     }
 
     /// Lets the relay unit of this socket unit take its listener.
@@ -202,7 +212,7 @@ impl Lender {
                 }
             }
             Request::Take { unit } => {
-                let wanted = relay_unit(&unit).is_some_and(|relay| relay == sender);
+                let wanted = is_relay(&sender, &unit);
                 let listener = lock(&self.shared.offered).get(&unit).filter(|_| wanted).cloned();
                 match listener {
                     Some(listener) => peer.answer("ok", Some(&listener)).await,
@@ -228,11 +238,15 @@ impl Lender {
 struct Entry {
     lender: Lender,
     unit: String,
+    number: u64,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        lock(&self.lender.shared.waiting).remove(&self.unit);
+        let mut waiting = lock(&self.lender.shared.waiting);
+        if waiting.get(&self.unit).is_some_and(|w| w.number == self.number) {
+            waiting.remove(&self.unit);
+        }
     }
 }
 
@@ -247,7 +261,9 @@ impl LenderSocket {
             let peer = match accepted.and_then(Peer::new) {
                 Ok(peer) => peer,
                 Err(error) => {
+                    // Out of descriptors, most likely: the next one may have better luck.
                     tracing::warn!(%error, "a connection to the lender socket was not accepted");
+                    tokio::time::sleep(REST).await;
                     continue;
                 }
             };
@@ -259,6 +275,41 @@ impl LenderSocket {
                     Err(_) => tracing::warn!("a peer of the lender socket said nothing"),
                 }
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A borrower that gives up late must not take away what another one waits for by then.
+    #[test]
+    fn only_its_own_expectation_ends_with_a_borrower() {
+        let lender = Lender::default();
+        let (first, _received) = lender.expect("a.socket", "deployd-fd@a.service");
+        let (second, mut received) = lender.expect("a.socket", "deployd-fd@a.service");
+        drop(first);
+        let fd = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        assert_eq!(lender.accept_loan("a.socket", "deployd-fd@a.service", fd), Ok(()));
+        assert!(received.try_recv().is_ok());
+        drop(second);
+        assert!(lock(&lender.shared.waiting).is_empty());
+    }
+
+    #[test]
+    fn relays_are_known_by_their_names() {
+        let socket = "deployd-shop-http-v1.socket";
+        for (unit, is) in [
+            ("deployd-relay-deployd-shop-http-v1.service", true),
+            ("deployd-relay-deployd-shop-http-v1_2.service", true),
+            ("deployd-relay-deployd-shop-http-v1.2.service", false),
+            ("deployd-relay-deployd-shop-http-v1_.service", false),
+            ("deployd-relay-deployd-shop-http-v1_x.service", false),
+            ("deployd-relay-deployd-shop-http-v12.service", false),
+            ("deployd-shop-http-v1.service", false),
+        ] {
+            assert_eq!(is_relay(unit, socket), is, "{unit}");
         }
     }
 }

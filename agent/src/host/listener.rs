@@ -13,8 +13,8 @@ use deployd_core::steering::Insn;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, Shutdown, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
-    listen, shutdown, sockopt,
+    AddressFamily, Shutdown, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, shutdown,
+    sockopt,
 };
 
 use super::sockopt as raw;
@@ -127,11 +127,6 @@ impl Listener {
         Ok(Queue { waiting: counters.queued, backlog: counters.backlog })
     }
 
-    /// The identity of the socket, the same in every process that holds it.
-    pub fn cookie(&self) -> Result<u64, ListenerError> {
-        raw::cookie(self.as_fd()).map_err(failed("read the cookie"))
-    }
-
     /// Whether it still listens; somebody may have called `shutdown()`.
     pub fn is_listening(&self) -> Result<bool, ListenerError> {
         getsockopt(&self.fd, sockopt::AcceptConn).map_err(failed("read the listening state"))
@@ -175,13 +170,6 @@ impl Listener {
             Err(Errno::ENOTCONN) => Ok(()),
             other => other.map_err(failed("shut down the receiving side")),
         }
-    }
-
-    /// `listen()` again: a socket that was shut down rejoins its group *at the end*; a live one only gets
-    /// the backlog.
-    pub fn relisten(&self, backlog: u16) -> Result<(), ListenerError> {
-        let backlog = Backlog::new(i32::from(backlog)).map_err(failed("choose the backlog"))?;
-        listen(&self.fd, backlog).map_err(failed("listen again"))
     }
 }
 

@@ -7,7 +7,7 @@ pub mod forward;
 pub mod subset;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,9 +18,10 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::listener::{LocalAddress, Stack};
+use super::connections;
+use super::sockdiag::{self, Served};
 
 /// Most of a body that is read: a health check that says more says too much.
 const BODY_MAX: usize = 1 << 20;
@@ -39,23 +40,6 @@ pub enum Target {
     },
     /// Over a Unix socket, which no mark steers.
     Unix(PathBuf),
-}
-
-impl Target {
-    /// The loopback way to a listener. `None` for a Unix socket without a path.
-    pub fn of(listener: &LocalAddress, mark: Option<u32>) -> Option<Self> {
-        match listener {
-            LocalAddress::Tcp { addr, stack } => {
-                let ip = match (addr.ip(), stack) {
-                    (IpAddr::V6(ip), Stack::Single) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    (ip, _) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    (ip, _) => ip,
-                };
-                Some(Self::Tcp { addr: SocketAddr::new(ip, addr.port()), mark })
-            }
-            LocalAddress::Unix(path) => path.clone().map(Self::Unix),
-        }
-    }
 }
 
 /// An HTTP check.
@@ -99,6 +83,9 @@ pub enum Failure {
     /// No connection.
     #[error("no connection: {0}")]
     Connect(String),
+    /// The kernel took the connection, and no program did.
+    #[error("nobody accepted the connection in {} ms", .0.as_millis())]
+    NotAccepted(Duration),
     /// It took too long.
     #[error("no answer in {} ms", .0.as_millis())]
     Timeout(Duration),
@@ -130,21 +117,55 @@ async fn connect_tcp(addr: SocketAddr, mark: Option<u32>) -> io::Result<TcpStrea
     socket.connect(addr).await
 }
 
-/// Whether a connection is accepted by the kernel for the target.
+/// Whether a program accepts a connection to the target. That it can be made says nothing: PID 1 listens,
+/// and the kernel completes handshakes for programs that hang.
 pub async fn tcp(target: &Target, limit: Duration) -> Probed {
     let begun = Instant::now();
-    let connect = async {
-        match target {
-            Target::Tcp { addr, mark } => connect_tcp(*addr, *mark).await.map(drop),
-            Target::Unix(path) => UnixStream::connect(path).await.map(drop),
-        }
-    };
-    let failure = match timeout(limit, connect).await {
+    let mut connected = false;
+    let failure = match timeout(limit, accepted(target, &mut connected)).await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(Failure::Connect(error.to_string())),
+        Err(_) if connected => Some(Failure::NotAccepted(limit)),
         Err(_) => Some(Failure::Timeout(limit)),
     };
     Probed { latency: begun.elapsed(), status: None, excerpt: None, failure }
+}
+
+/// How often it is looked whether a connection was accepted.
+const LOOK: Duration = Duration::from_millis(5);
+
+async fn accepted(target: &Target, connected: &mut bool) -> io::Result<()> {
+    match target {
+        Target::Tcp { addr, mark } => {
+            let stream = connect_tcp(*addr, *mark).await?;
+            *connected = true;
+            accepted_tcp(&stream).await
+        }
+        Target::Unix(path) => {
+            let _stream = UnixStream::connect(path).await?;
+            *connected = true;
+            while connections::unix_waiting(path)? > 0 {
+                sleep(LOOK).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn accepted_tcp(stream: &TcpStream) -> io::Result<()> {
+    let (server, client) = (stream.peer_addr()?, stream.local_addr()?);
+    loop {
+        match sockdiag::served(server, client)? {
+            Served::Accepted => return Ok(()),
+            Served::Waiting => {}
+            // Accepted and closed again, or broken off because nobody did.
+            Served::Gone => match stream.try_read(&mut [0; 1]) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                ended => return ended.map(drop),
+            },
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// One HTTP request to the target, judged by status and body.

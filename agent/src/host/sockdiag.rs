@@ -40,12 +40,7 @@ const BUFFER: usize = 64 * 1024;
 /// All TCP sockets of both families in one of these states.
 pub(super) fn tcp_sockets(states: &[TcpState]) -> io::Result<Vec<TcpSocket>> {
     let mask = states.iter().fold(0_u32, |mask, state| mask | 1 << *state as u32);
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkSockDiag,
-    )?;
+    let netlink = open()?;
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         sendto(
@@ -59,16 +54,87 @@ pub(super) fn tcp_sockets(states: &[TcpState]) -> io::Result<Vec<TcpSocket>> {
     Ok(found)
 }
 
-fn request(family: u8, states: u32) -> Vec<u8> {
+fn head(family: u8, flags: i32, states: u32) -> Vec<u8> {
     let mut message = Vec::with_capacity(HEADER + REQUEST);
     message.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
     message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message.extend(((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
+    message.extend((flags as u16).to_ne_bytes());
     message.extend([0; 8]); // sequence, port: the kernel's answer is the only traffic
     message.extend([family, libc::IPPROTO_TCP as u8, 0, 0]);
     message.extend(states.to_ne_bytes());
+    message
+}
+
+fn request(family: u8, states: u32) -> Vec<u8> {
+    let mut message = head(family, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, states);
     message.resize(HEADER + REQUEST, 0);
     message
+}
+
+/// What became of a connection, on the side of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    /// Somebody accepted it.
+    Accepted,
+    /// It waits in the listener's queue: the kernel made it, no program knows of it.
+    Waiting,
+    /// There is no such connection any more.
+    Gone,
+}
+
+/// Looks at one connection of this host to itself, from `client` to `server`. One lookup, however many
+/// connections there are.
+pub(super) fn served(server: SocketAddr, client: SocketAddr) -> io::Result<Served> {
+    let family = if server.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut message = head(family as u8, libc::NLM_F_REQUEST, u32::MAX);
+    // `struct inet_diag_sockid`: the server's side is the local one.
+    message.extend(server.port().to_be_bytes());
+    message.extend(client.port().to_be_bytes());
+    message.extend(address(server.ip()));
+    message.extend(address(client.ip()));
+    message.extend([0; 4]); // any interface
+    message.extend([0xff; 8]); // no cookie
+    let netlink = open()?;
+    sendto(netlink.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut buffer = vec![0; BUFFER];
+    let len = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let answer = buffer.get(HEADER..len).ok_or(io::ErrorKind::InvalidData)?;
+    if i32::from(half(&buffer, 4).unwrap_or(0)) == libc::NLMSG_ERROR {
+        return match -(word(answer, 0).unwrap_or(0) as i32) {
+            libc::ENOENT => Ok(Served::Gone),
+            code => Err(io::Error::from_raw_os_error(code)),
+        };
+    }
+    let state = *answer.get(1).ok_or(io::ErrorKind::InvalidData)?;
+    let inode = word(answer, 68).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(match state {
+        // Without the connection the kernel finds the listener.
+        LISTEN => Served::Gone,
+        ESTABLISHED | SYN_RECV | CLOSE_WAIT | NEW_SYN_RECV if inode == 0 => Served::Waiting,
+        _ => Served::Accepted,
+    })
+}
+
+/// States of TCP as the kernel numbers them.
+const ESTABLISHED: u8 = 1;
+const SYN_RECV: u8 = 3;
+const CLOSE_WAIT: u8 = 8;
+const LISTEN: u8 = 10;
+const NEW_SYN_RECV: u8 = 12;
+
+/// An address in the 16 bytes that the kernel gives it.
+fn address(ip: IpAddr) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    match ip {
+        IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => bytes = ip.octets(),
+    }
+    bytes
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let (kind, protocol) = (SockType::Datagram, SockProtocol::NetlinkSockDiag);
+    Ok(socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, protocol)?)
 }
 
 fn collect(netlink: &OwnedFd, into: &mut Vec<TcpSocket>) -> io::Result<()> {
@@ -98,9 +164,9 @@ fn parse(message: &[u8]) -> Option<TcpSocket> {
         return None;
     }
     let state = match message[1] {
-        1 => TcpState::Established,
-        8 => TcpState::CloseWait,
-        10 => TcpState::Listen,
+        ESTABLISHED => TcpState::Established,
+        CLOSE_WAIT => TcpState::CloseWait,
+        LISTEN => TcpState::Listen,
         _ => return None,
     };
     let port = u16::from_be_bytes([message[4], message[5]]);
@@ -126,6 +192,23 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_connection_waits_until_it_is_accepted() {
+        for (bind, to) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1")] {
+            let listener = TcpListener::bind(bind).unwrap();
+            let server = SocketAddr::new(to.parse().unwrap(), listener.local_addr().unwrap().port());
+            let client = TcpStream::connect(server).unwrap();
+            let from = client.local_addr().unwrap();
+            assert_eq!(served(server, from).unwrap(), Served::Waiting, "{bind}");
+            let accepted = listener.accept().unwrap().0;
+            assert_eq!(served(server, from).unwrap(), Served::Accepted, "{bind}");
+            drop(accepted);
+            assert_ne!(served(server, from).unwrap(), Served::Waiting, "{bind}");
+            drop((client, listener));
+            assert_eq!(served(server, "127.0.0.1:1".parse().unwrap()).unwrap_or(Served::Gone), Served::Gone);
+        }
+    }
 
     fn inode(socket: &impl AsRawFd) -> u64 {
         std::fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap().ino()

@@ -75,13 +75,6 @@ pub(super) fn listen_counters(fd: BorrowedFd<'_>) -> io::Result<ListenCounters> 
     Ok(ListenCounters { queued: word(UNACKED), backlog: word(SACKED) })
 }
 
-/// `SO_COOKIE`: the identity of a socket, the same in every process that holds it.
-pub(super) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut cookie = [0_u8; 8];
-    get(fd, libc::SOL_SOCKET, libc::SO_COOKIE, &mut cookie)?;
-    Ok(u64::from_ne_bytes(cookie))
-}
-
 /// Takes ownership of a descriptor that PID 1 passed by number. `None` when it is not open.
 ///
 /// Call it once for each number of `LISTEN_FDS`, before anything else in the process could own them.

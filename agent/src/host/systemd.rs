@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 use zbus::Connection;
 
@@ -25,7 +24,9 @@ use bus::{Backoff, Bus, PATIENCE, is_lost};
 use job::{Ask, state_of};
 
 pub use job::JobResult;
-pub use transient::{Ended, OUTPUT_TAIL_BYTES, Property, PropertyValue, TransientOutcome, TransientSpec};
+pub use transient::{
+    Ended, Leftover, OUTPUT_TAIL_BYTES, Property, PropertyValue, TransientOutcome, TransientSpec,
+};
 pub use unit::{Pending, UnitBrief, UnitState};
 
 /// How often a unit is looked at while waiting for it, besides its signals.
@@ -63,6 +64,14 @@ pub enum SystemdError {
     /// A transient unit went away before its end could be read.
     #[error("failed to learn how {unit} ended: it is gone, its job was {job:?}")]
     Vanished {
+        /// The unit.
+        unit: String,
+        /// The result of its start.
+        job: JobResult,
+    },
+    /// A unit ended before it said that it is ready.
+    #[error("failed to start {unit}: its job ended as {job:?}")]
+    NotReady {
         /// The unit.
         unit: String,
         /// The result of its start.
@@ -108,15 +117,6 @@ fn is_named(error: &zbus::Error, name: &str) -> bool {
         return false;
     };
     full.as_str().strip_prefix("org.freedesktop.systemd1.") == Some(name)
-}
-
-/// Which processes of a unit get a signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
-    /// The main process.
-    Main,
-    /// Every process of its cgroup.
-    All,
 }
 
 /// PID 1. Clones share one connection.
@@ -181,16 +181,6 @@ impl Systemd {
     pub async fn stop_no_wait(&self, unit: &str) -> Result<(), SystemdError> {
         let stopped = self.repeat("stop", unit, |c| async move { proxy::stop_unit(&c, unit).await }).await;
         ignore_no_such_unit(stopped.map(drop))
-    }
-
-    /// Sends a signal to a unit's processes.
-    pub async fn kill(&self, unit: &str, whom: Whom, signal: Signal) -> Result<(), SystemdError> {
-        let whom = match whom {
-            Whom::Main => "main",
-            Whom::All => "all",
-        };
-        self.repeat("signal", unit, |c| async move { proxy::kill_unit(&c, unit, whom, signal as i32).await })
-            .await
     }
 
     /// Forgets that a unit failed. A unit that is not loaded has nothing to forget.

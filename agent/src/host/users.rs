@@ -7,9 +7,10 @@ use std::ffi::CStr;
 use std::time::Duration;
 
 use deployd_api::ids::AppName;
+use deployd_core::units;
 use nix::unistd::{Group, User};
 
-use super::systemd::{Ended, Systemd, SystemdError, TransientOutcome, TransientSpec};
+use super::systemd::{Ended, Leftover, Systemd, SystemdError, TransientSpec};
 
 /// How long making or removing a user may take: a lock file of another tool may be waited for.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -106,11 +107,6 @@ pub struct AppUser {
     pub gid: u32,
 }
 
-/// The name of an app's user.
-pub fn user_name(app: &AppName) -> String {
-    format!("dpl-{app}")
-}
-
 /// The description that marks a user as ours.
 fn marker(app: &AppName) -> String {
     format!("deployd app {app}")
@@ -118,7 +114,7 @@ fn marker(app: &AppName) -> String {
 
 /// The app's user; `None` if there is none. An error if the name is somebody else's.
 pub fn lookup(app: &AppName) -> Result<Option<AppUser>, UserError> {
-    let name = user_name(app);
+    let name = units::user(app);
     let failed = |source| UserError::Lookup { name: name.clone(), source };
     let Some(user) = User::from_name(&name).map_err(failed)? else {
         return Ok(None);
@@ -145,7 +141,7 @@ pub async fn ensure(systemd: &Systemd, app: &AppName, uid: u32) -> Result<AppUse
     if let Some(user) = lookup(app)? {
         return expect_uid(user, uid);
     }
-    let name = user_name(app);
+    let name = units::user(app);
     let failed = |source| UserError::Lookup { name: name.clone(), source };
     if let Some(group) = Group::from_name(&name).map_err(failed)? {
         return Err(UserError::GroupExists { name, gid: group.gid.as_raw() });
@@ -176,7 +172,7 @@ fn expect_uid(user: AppUser, wanted: u32) -> Result<AppUser, UserError> {
 
 /// Removes the app's user and its group. Nothing happens when there is none; its files stay.
 pub async fn remove(systemd: &Systemd, app: &AppName) -> Result<(), UserError> {
-    let name = user_name(app);
+    let name = units::user(app);
     let Some(user) = lookup(app)? else {
         return Ok(());
     };
@@ -198,40 +194,21 @@ async fn run(
     args: &[&str],
     stdin: Option<String>,
 ) -> Result<(), UserError> {
-    let name = user_name(app);
+    let name = units::user(app);
     let program = programs.iter().find(|p| std::path::Path::new(p).exists());
     let program = program.ok_or(UserError::NoProgram { program: programs[0] })?;
     let mut words = vec![(*program).to_owned()];
     words.extend(args.iter().map(|a| (*a).to_owned()));
     let unit = format!("deployd-user-{}.service", app.unit_part());
-    let output = std::path::PathBuf::from(format!("/run/deployd/{unit}.out"));
+    let output = Some(std::path::PathBuf::from(format!("/run/deployd/{unit}.out")));
     let stdin = stdin.map(String::into_bytes);
-    let spec =
-        TransientSpec { words, stdin, output: Some(output.clone()), timeout: TIMEOUT, ..Default::default() };
-    let done = run_once(systemd, &unit, &spec).await;
-    // The output was read; a file that is left over is only untidy.
-    if let Err(error) = std::fs::remove_file(&output) {
-        tracing::debug!(path = %output.display(), %error, "an output file could not be removed");
-    }
+    let spec = TransientSpec { words, stdin, output, timeout: TIMEOUT, ..Default::default() };
+    // A unit of that name may be left from an agent that died here: it is finished first, then ours runs.
+    let done = systemd.run_transient(&unit, &spec, Leftover::Finish).await;
     let done = done.map_err(|source| UserError::Unit { attempt, name: name.clone(), source })?;
     match done.ended {
         Ended::Exited(0) => Ok(()),
         ended => Err(UserError::Program { attempt, name, ended, output: done.output.trim().to_owned() }),
-    }
-}
-
-/// A unit of that name may be left from an agent that died here: it is finished first, then ours runs.
-async fn run_once(
-    systemd: &Systemd,
-    unit: &str,
-    spec: &TransientSpec,
-) -> Result<TransientOutcome, SystemdError> {
-    match systemd.run_transient(unit, spec).await {
-        Err(error) if error.is_unit_exists() => {
-            systemd.collect_transient(unit, None, spec.timeout).await?;
-            systemd.run_transient(unit, spec).await
-        }
-        other => other,
     }
 }
 

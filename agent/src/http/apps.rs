@@ -10,6 +10,7 @@ use deployd_api::deployment::{
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Label};
 use deployd_api::release::{ReleaseDocument, ReleaseRow};
+use deployd_api::spec::Spec;
 use deployd_api::status::{AppStatus, DoctorReport};
 use deployd_core::plan::Request;
 
@@ -33,15 +34,26 @@ fn same_app(path: &AppName, spec: &AppName) -> Result<(), Refused> {
     Err(ErrorBody::new(ErrorCode::BadRequest, message, "send the spec to its own app's route").into())
 }
 
+/// A document is ctl's, or anyone's who may call: what is in it ends up in unit files.
+fn checked(spec: &Spec) -> Result<(), Refused> {
+    let faults = spec.check();
+    let Some(first) = faults.first() else { return Ok(()) };
+    let (key, hint) = (first.path.join("."), first.hint.clone());
+    let body = ErrorBody::new(ErrorCode::SpecInvalid, format!("{key}: {}", first.what), hint);
+    let more = faults.iter().skip(1);
+    Err(more.fold(body, |body, fault| body.cause("and", fault.to_string())).into())
+}
+
 pub(super) async fn push(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
     let (app, request): (AppName, PushRequest) = (id(&app)?, body(&bytes)?);
     same_app(&app, &request.spec.app)?;
+    checked(&request.spec)?;
     let document = Box::new(ReleaseDocument::new(request.artifact, request.spec));
     let origin = request.origin.clone();
     let push = Request::Push { document, strategy: request.strategy, origin: request.origin };
-    let deployment = api.supervisor.submit(&app, request.id, push, origin).await?;
+    // From here on its plan looks at the disk, and counts what it needs itself; however it ends.
     api.reserved.release(&app, request.artifact);
-    Ok(accepted(deployment))
+    Ok(accepted(api.supervisor.submit(&app, request.id, push, origin).await?))
 }
 
 pub(super) async fn plan(
@@ -51,6 +63,7 @@ pub(super) async fn plan(
 ) -> Answer<PlanAnswer> {
     let (app, request): (AppName, PlanRequest) = (id(&app)?, body(&bytes)?);
     same_app(&app, &request.spec.app)?;
+    checked(&request.spec)?;
     Ok(Json(observe::plan::answer(&api.supervisor, request).await?))
 }
 

@@ -1,7 +1,8 @@
 //! Routes of uploads: what is missing, and the stream that brings it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -14,22 +15,52 @@ use tokio_util::io::StreamReader;
 
 use super::Api;
 use super::answer::{Answer, body, id};
+use crate::effects::with_chain;
 use crate::observe;
-use crate::store::disk::Reservation;
+use crate::store::disk::{Need, Reservation};
 use crate::store::releases::{LinkPolicy, ReleaseError};
+
+/// How long a push that sends nothing keeps its room.
+const IDLE_MAX: Duration = Duration::from_hours(1);
 
 /// Room promised to pushes that are under way.
 #[derive(Debug, Clone, Default)]
-pub struct Reserved(Arc<Mutex<HashMap<(AppName, Digest), Reservation>>>);
+pub struct Reserved(Arc<Mutex<HashMap<(AppName, Digest), Promised>>>);
+
+#[derive(Debug)]
+struct Promised {
+    room: Reservation,
+    /// When something of it last arrived.
+    touched: Instant,
+}
 
 impl Reserved {
-    fn keep(&self, app: &AppName, artifact: Digest, room: Reservation) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((app.clone(), artifact), room);
+    fn map(&self) -> MutexGuard<'_, HashMap<(AppName, Digest), Promised>> {
+        // A panic elsewhere leaves the map valid: entries are inserted and removed whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The push has become a deployment, whose plan looked at the disk itself.
+    fn keep(&self, app: &AppName, artifact: Digest, room: Reservation) {
+        let promised = Promised { room, touched: Instant::now() };
+        self.map().insert((app.clone(), artifact), promised);
+    }
+
+    /// A part is on disk now.
+    fn used(&self, app: &AppName, artifact: Digest, part: Need) {
+        if let Some(promised) = self.map().get_mut(&(app.clone(), artifact)) {
+            promised.room.used(part);
+            promised.touched = Instant::now();
+        }
+    }
+
+    /// The push goes no further, or becomes a deployment, whose plan looks at the disk itself.
     pub(super) fn release(&self, app: &AppName, artifact: Digest) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(app.clone(), artifact));
+        self.map().remove(&(app.clone(), artifact));
+    }
+
+    /// Gives back what was promised to pushes of which nothing came for so long.
+    pub(super) fn expire(&self, idle_max: Duration) {
+        self.map().retain(|_, promised| promised.touched.elapsed() <= idle_max);
     }
 }
 
@@ -39,13 +70,7 @@ fn refused(e: &ReleaseError) -> ErrorBody {
         ErrorCode::UploadIncomplete => "push again: it goes on where it stopped",
         _ => "mend the artifact and push again",
     };
-    let mut out = ErrorBody::new(e.code(), e.to_string(), hint);
-    let mut source = std::error::Error::source(e);
-    while let Some(s) = source {
-        out = out.cause("because", s.to_string());
-        source = s.source();
-    }
-    out
+    with_chain(ErrorBody::new(e.code(), e.to_string(), hint), e)
 }
 
 pub(super) async fn begin(State(api): State<Api>, bytes: Bytes) -> Answer<UploadAnswer> {
@@ -55,6 +80,7 @@ pub(super) async fn begin(State(api): State<Api>, bytes: Bytes) -> Answer<Upload
     let artifact = manifest.digest();
     // What an earlier try of the same push was promised is counted anew.
     api.reserved.release(&app, artifact);
+    api.reserved.expire(IDLE_MAX);
     let changed = observe::plan::changed_files(&api.supervisor, &app, &manifest).await.len() as u64;
     let files = manifest.files().count() as u64;
     let of = app.clone();
@@ -76,11 +102,38 @@ pub(super) async fn receive(
     let (app, artifact): (AppName, Digest) = (id(&app)?, id(&artifact)?);
     let stream = content.into_data_stream().map_err(std::io::Error::other);
     let reader = StreamReader::new(stream);
-    let received =
-        api.supervisor.host().releases.receive(&app, artifact, reader).await.map_err(|e| refused(&e))?;
+    let on_disk = |part| api.reserved.used(&app, artifact, part);
+    let received = api.supervisor.host().releases.receive(&app, artifact, reader, on_disk).await;
+    let received = received.map_err(|e| refused(&e))?;
     Ok(Json(serde_json::json!({ "files": received.files, "bytes": received.bytes })))
 }
 
 fn ending() -> ErrorBody {
     ErrorBody::new(ErrorCode::Internal, "the agent is ending", "push again: it goes on where it stopped")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::Reservations;
+
+    /// What a push was promised comes back however it ends, and what has arrived is not counted twice.
+    #[test]
+    fn promised_room_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Reservations::new(dir.path().to_owned(), 0);
+        let (reserved, app): (Reserved, AppName) = (Reserved::default(), "shop".parse().unwrap());
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let need = Need { bytes: 8192, inodes: 2 };
+        reserved.keep(&app, one, ledger.reserve(need).unwrap());
+        reserved.keep(&app, two, ledger.reserve(need).unwrap());
+        reserved.used(&app, one, Need { bytes: 4096, inodes: 1 });
+        assert_eq!(ledger.promised(), Need { bytes: 12_288, inodes: 3 });
+        reserved.release(&app, one);
+        assert_eq!(ledger.promised(), need);
+        reserved.expire(IDLE_MAX);
+        assert_eq!(ledger.promised(), need, "it was just made");
+        reserved.expire(Duration::ZERO);
+        assert_eq!(ledger.promised(), Need::default());
+    }
 }

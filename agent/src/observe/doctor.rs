@@ -12,6 +12,7 @@ use deployd_core::units::{self, Activation};
 use crate::effects::{RealHost, bound, step_failed};
 use crate::host::facts;
 use crate::host::systemd::UnitBrief;
+use crate::store::disk;
 use crate::supervisor::{Supervisor, store_failed};
 
 type Deployd = Arc<Supervisor<RealHost>>;
@@ -19,19 +20,19 @@ type Deployd = Arc<Supervisor<RealHost>>;
 /// Looks at the whole host.
 pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
     let host = deployd.host();
-    let disk = facts::disk(Path::new(&host.settings.apps_dir)).map_err(|e| step_failed(&e))?;
+    let disk = disk::observe(Path::new(&host.settings.apps_dir)).map_err(|e| step_failed(&e))?;
     let mut report = DoctorReport {
         host: host.settings.name.clone(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         systemd: host.systemd.version().await.map_err(|e| step_failed(&e))?,
-        disk_free: disk.free,
-        disk_total: disk.total,
+        disk_free: disk.free_bytes,
+        disk_total: disk.total_bytes,
         apps: 0,
         findings: Vec::new(),
         passed: Vec::new(),
     };
     let mut look = Look { report: &mut report };
-    look.at("disk", disk_findings(host.settings.disk_reserve, disk.free));
+    look.at("disk", disk_findings(host.settings.disk_reserve, disk.free_bytes));
     let units = host.systemd.list(&["deployd-*"]).await.map_err(|e| step_failed(&e))?;
     let mut expected = BTreeSet::new();
     let mut apps = 0;

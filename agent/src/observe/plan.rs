@@ -15,6 +15,7 @@ use deployd_core::plan::{Planned, Request};
 
 use crate::effects::{RealHost, step_failed};
 use crate::host::facts;
+use crate::store::disk;
 use crate::store::releases::{LinkPolicy, TreeName};
 use crate::supervisor::Supervisor;
 
@@ -73,8 +74,8 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
 fn fits(deployd: &Deployd) -> Vec<String> {
     const GIB: f64 = (1_u64 << 30) as f64;
     let mut fits = vec![std::env::consts::ARCH.to_owned()];
-    if let Ok(disk) = facts::disk(Path::new(&deployd.host().settings.apps_dir)) {
-        fits.push(format!("disk {:.0} GB free", disk.free as f64 / GIB));
+    if let Ok(disk) = disk::observe(Path::new(&deployd.host().settings.apps_dir)) {
+        fits.push(format!("disk {:.0} GB free", disk.free_bytes as f64 / GIB));
     }
     if let Ok(memory) = facts::memory_available() {
         fits.push(format!("memory {:.1} GB free", memory as f64 / GIB));

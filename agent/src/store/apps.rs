@@ -2,7 +2,6 @@
 //!
 //! A state is one opaque JSON document an app. Only [`super::handle`] calls this.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use deployd_api::ids::{AppName, Timestamp};
@@ -73,6 +72,19 @@ impl Db {
         })
     }
 
+    /// Forgets answered calls whose deployment ended before this, or is not known any more.
+    pub(crate) fn collect_aliases(&mut self, before: Timestamp) -> Result<usize, StoreError> {
+        self.write("forget answered calls", |tx| {
+            tx.sql(|t| {
+                t.execute(
+                    "DELETE FROM meta WHERE key LIKE 'alias:%' AND NOT EXISTS (SELECT 1 FROM deployments d \
+                     WHERE d.id = meta.value AND (d.verdict IS NULL OR d.finished_ms >= ?))",
+                    [before.0 as i64],
+                )
+            })
+        })
+    }
+
     /// Writes a fact.
     pub(crate) fn put_meta(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
         self.write("write a fact", |tx| {
@@ -109,17 +121,6 @@ impl Db {
                 )
             })?;
             Ok(uid)
-        })
-    }
-
-    /// Every user id ever given, and to which app.
-    pub(crate) fn given_uids(&mut self) -> Result<BTreeMap<u32, String>, StoreError> {
-        self.read("read the user ids", |tx| {
-            tx.sql(|t| {
-                t.prepare("SELECT uid, app FROM uids")?
-                    .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?
-                    .collect()
-            })
         })
     }
 }
@@ -181,6 +182,31 @@ mod tests {
         assert_eq!(db.get_meta("none").unwrap(), None);
     }
 
+    /// A call may be repeated as long as its deployment runs, and a while after it.
+    #[test]
+    fn answered_calls_are_forgotten_a_while_after_their_deployment() {
+        use crate::store::journal::{Begun, Finish};
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = open(&dir);
+        for (id, ended) in
+            [("0123456789abcde0", Some(100)), ("0123456789abcde1", Some(200)), ("0123456789abcde2", None)]
+        {
+            let new = crate::store::journal::tests::deployment(id);
+            assert_eq!(db.begin(&new).unwrap(), Begun::New);
+            if let Some(at) = ended {
+                let finish = Finish { verdict: "committed".into(), finished: Timestamp(at), failure: None };
+                db.finish(&new.id, &finish).unwrap();
+            }
+            db.put_meta(&format!("alias:of-{id}"), id).unwrap();
+        }
+        db.put_meta("alias:of-nothing", "fedcba9876543210").unwrap();
+        db.put_meta("boot_id", "x").unwrap();
+        assert_eq!(db.collect_aliases(Timestamp(150)).unwrap(), 2);
+        let mut there = |key: &str| db.get_meta(key).unwrap().is_some();
+        assert!(there("alias:of-0123456789abcde1") && there("alias:of-0123456789abcde2") && there("boot_id"));
+        assert!(!there("alias:of-0123456789abcde0") && !there("alias:of-nothing"));
+    }
+
     #[test]
     fn a_user_id_is_never_given_twice() {
         let dir = tempfile::tempdir().unwrap();
@@ -198,6 +224,9 @@ mod tests {
         assert!(matches!(out, Err(StoreError::UidsUsedUp { first: 50_000, last: 50_002 })));
         assert_eq!(db.allocate_uid(&app, &(50_000..=50_003), Timestamp(1)).unwrap(), 50_003);
         assert_eq!(db.allocate_uid(&app, &(40_000..=40_001), Timestamp(1)).unwrap(), 40_000);
-        assert_eq!(db.given_uids().unwrap().len(), 5);
+        let given = db.read("count", |tx| {
+            tx.sql(|t| t.query_row("SELECT count(*) FROM uids", [], |r| r.get::<_, u32>(0)))
+        });
+        assert_eq!(given.unwrap(), 5);
     }
 }

@@ -76,14 +76,28 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AtomicError> {
     replace(&temporary, path)
 }
 
-/// Writes the bytes durably beside `path`, under a name that nothing reads. [`replace`] makes it count.
-pub fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, AtomicError> {
+/// Makes `path` a link to `to`, by one rename; durable when it returns.
+pub fn link(to: &Path, path: &Path) -> Result<(), AtomicError> {
+    let temporary = temporary(path)?;
+    std::os::unix::fs::symlink(to, &temporary)
+        .map_err(|source| AtomicError::Write { path: path.to_owned(), source })?;
+    crash::point("atomic: link staged");
+    replace(&temporary, path)
+}
+
+/// A name beside `path` that nothing reads and nobody else has.
+fn temporary(path: &Path) -> Result<PathBuf, AtomicError> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let fail = |source| AtomicError::Write { path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| fail(io::ErrorKind::InvalidFilename.into()))?;
     let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let temporary =
-        path.with_file_name(format!(".{}.{pid}.{count}{TEMPORARY_SUFFIX}", name.to_string_lossy()));
+    Ok(path.with_file_name(format!(".{}.{pid}.{count}{TEMPORARY_SUFFIX}", name.to_string_lossy())))
+}
+
+/// Writes the bytes durably beside `path`, under a name that nothing reads. [`replace`] makes it count.
+pub fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, AtomicError> {
+    let fail = |source| AtomicError::Write { path: path.to_owned(), source };
+    let temporary = temporary(path)?;
     let out = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;

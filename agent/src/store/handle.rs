@@ -3,7 +3,6 @@
 //! A call that returned is durable; a call that failed did nothing. Dropping a call's future does not
 //! undo it. Cheap to clone; the database is closed when the last clone is gone.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -146,6 +145,12 @@ impl Store {
         self.call(move |db| db.put_meta(&key, &value)).await
     }
 
+    /// Forgets which deployment a call was answered with, when that one ended before this; answers how many.
+    /// A client repeats a call within minutes, if at all.
+    pub async fn collect_aliases(&self, before: Timestamp) -> Result<usize, StoreError> {
+        self.call(move |db| db.collect_aliases(before)).await
+    }
+
     /// The user id that [`Self::allocate_uid`] would give out now.
     pub async fn next_uid(&self, range: RangeInclusive<u32>) -> Result<u32, StoreError> {
         self.call(move |db| db.next_uid(&range)).await
@@ -162,20 +167,10 @@ impl Store {
         self.call(move |db| db.allocate_uid(&app, &range, at)).await
     }
 
-    /// Every user id ever given, and to which app.
-    pub async fn given_uids(&self) -> Result<BTreeMap<u32, String>, StoreError> {
-        self.call(Db::given_uids).await
-    }
-
     /// Gives the ballast up for a write outside the database that met a full disk. `Released` says that
     /// it had been given up before.
     pub async fn release_ballast(&self) -> Result<BallastState, StoreError> {
         self.call(|db| db.release_ballast()).await
-    }
-
-    /// Makes the ballast again if there is room.
-    pub async fn restore_ballast(&self) -> Result<BallastState, StoreError> {
-        self.call(|db| Ok(db.restore_ballast())).await
     }
 }
 

@@ -16,7 +16,7 @@
 pub mod apps;
 pub mod atomic;
 pub mod ballast;
-mod crash;
+pub(crate) mod crash;
 pub mod db;
 mod dirfd;
 pub mod disk;

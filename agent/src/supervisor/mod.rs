@@ -15,6 +15,7 @@ use deployd_api::deployment::{Deployment, Kind};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, DeploymentId, Label};
 use deployd_api::release::Origin;
+use deployd_core::action::UnitFile;
 use deployd_core::lint;
 use deployd_core::machine::Progress;
 use deployd_core::plan::{self, Plan, Planned, Request};
@@ -41,8 +42,8 @@ pub trait Observer: Send + Sync + 'static {
     ) -> impl Future<Output = Result<deployd_core::facts::Facts, ErrorBody>> + Send;
     /// The id of this boot.
     fn boot_id(&self) -> String;
-    /// What a file of the host says now, if it is there.
-    fn text_of(&self, path: &str) -> Option<String>;
+    /// Whether this target, linked there, is what boots.
+    fn is_committed(&self, target: &UnitFile, wanted_by: &str) -> bool;
     /// The uid that the next new app is given, if nobody comes between.
     fn next_uid(&self) -> impl Future<Output = Result<u32, ErrorBody>> + Send;
     /// Gives an app the uid that it keeps for ever.

@@ -68,6 +68,10 @@ pub struct Trial {
     pub instances: Vec<Instance>,
     /// The sockets that checks go to.
     pub sockets: Vec<Socket>,
+    /// The private ports behind listeners with `handoff = "port"`, one an instance. What answers on such a
+    /// listener is the proxy: whether the app accepts can only be asked there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<ListenerName, Vec<u16>>,
     /// The checks.
     pub checks: BTreeMap<CheckName, Check>,
     /// The release's folder.
@@ -184,10 +188,13 @@ pub enum Action {
         socket: Socket,
         /// The transient unit.
         unit: String,
-        /// Ends when nothing arrived for this long.
+        /// It accepts no more when nothing arrived for this long.
         quiet: Millis,
         /// Longest time it accepts.
         cap: Millis,
+        /// How long it carries what it accepted; `None` is to the end. The step does not wait for that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        carry: Option<Millis>,
     },
     /// Take a listener, closed before, out of its group for everyone who holds it, and give the
     /// descriptor up. Whoever carries it out learns [`Change::Left`] when the member is really gone: shut
@@ -219,7 +226,27 @@ pub enum Action {
         /// Longest wait.
         timeout: Millis,
     },
-    /// Read what the first instance made of its listener's `O_NONBLOCK`; write it down for the others.
+    /// Wait until something accepts on the private port of an instance with `handoff = "port"`: its proxy
+    /// takes connections before it does, and would drop them.
+    AwaitPort {
+        /// The instance.
+        instance: Instance,
+        /// Its port on loopback.
+        port: u16,
+        /// Longest wait.
+        timeout: Millis,
+        /// Crashes that are forgiven.
+        restarts: u32,
+    },
+    /// Wait until a proxy, whose app has ended, carries nothing any more: its end cuts what it carries.
+    AwaitCarried {
+        /// The proxy.
+        proxy: Instance,
+        /// Longest wait.
+        cap: Millis,
+    },
+    /// Wait until the first instance has accepted a connection; read what it made of its listener's
+    /// `O_NONBLOCK`; write it down for the others. One that never accepts has failed.
     LearnNonblocking {
         /// The first instance of a process.
         first: Instance,
@@ -233,6 +260,9 @@ pub enum Action {
         reload: bool,
         /// Longest wait for its first accept.
         timeout: Millis,
+        /// Crashes that are forgiven.
+        #[serde(default)]
+        restarts: u32,
     },
     /// Reload systemd when one of these units was loaded with an older text.
     ReloadIfNeeded {
@@ -315,6 +345,8 @@ impl Action {
             Self::StopInstance { .. } => "stop-instance",
             Self::RestartInstance { .. } => "restart-instance",
             Self::LearnNonblocking { .. } => "learn-nonblocking",
+            Self::AwaitPort { .. } => "await-port",
+            Self::AwaitCarried { .. } => "await-carried",
             Self::ReloadIfNeeded { .. } => "reload",
             Self::Check { .. } => "check",
             Self::Watch { supersedable: false, .. } => "watch",
@@ -361,6 +393,10 @@ impl Action {
             Self::LearnNonblocking { first, .. } => {
                 format!("learn how {} uses its listener", first.process)
             }
+            Self::AwaitPort { instance, .. } => format!("wait until {} accepts", inst(instance)),
+            Self::AwaitCarried { proxy, .. } => {
+                format!("wait until the proxy of {} carries nothing", inst(proxy))
+            }
             Self::ReloadIfNeeded { .. } => "reload changed units".to_owned(),
             Self::Check { trial, .. } if trial.checks.is_empty() => format!("wait until {} is up", trial.tag),
             Self::Check { trial, .. } => {
@@ -388,6 +424,8 @@ impl Action {
             Self::AwaitEmptyQueue { .. }
             | Self::Relay { .. }
             | Self::LearnNonblocking { .. }
+            | Self::AwaitPort { .. }
+            | Self::AwaitCarried { .. }
             | Self::Check { .. }
             | Self::Watch { .. } => false,
             Self::OpenListener { socket, .. }

@@ -11,6 +11,8 @@ const STEPS: &[(&str, &str, &str)] = &[
     ("open-listener", "opening", "opened"),
     ("start-instance", "starting", "started"),
     ("learn-nonblocking", "learning", "learned"),
+    ("await-port", "waiting", "waited"),
+    ("await-carried", "waiting", "waited"),
     ("check", "checking", "checked"),
     ("shift", "switching", "switched"),
     ("watch", "watching", "watched"),

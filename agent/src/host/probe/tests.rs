@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 
 /// A server that gives every connection the same answer, or none.
-fn server(answer: &'static str) -> LocalAddress {
+fn server(answer: &'static str) -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -25,7 +25,7 @@ fn server(answer: &'static str) -> LocalAddress {
             stream.write_all(answer.replace("PATH", &path).as_bytes()).unwrap();
         }
     });
-    LocalAddress::Tcp { addr, stack: Stack::Single }
+    Target::Tcp { addr, mark: None }
 }
 
 fn probe() -> HttpProbe {
@@ -41,7 +41,7 @@ fn probe() -> HttpProbe {
 }
 
 async fn ask(answer: &'static str, probe: &HttpProbe) -> Probed {
-    http(&Target::of(&server(answer), None).unwrap(), probe).await
+    http(&server(answer), probe).await
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}";
@@ -81,22 +81,36 @@ async fn silence_is_a_timeout_and_a_closed_port_no_connection() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_forwarded_port_leads_to_the_target() {
-    let target = Target::of(&server(OK), None).unwrap();
-    let forward = forward::Forward::open(target).await.unwrap();
+    let forward = forward::Forward::open(server(OK)).await.unwrap();
     let through = Target::Tcp { addr: forward.addr(), mark: None };
     assert_eq!(http(&through, &probe()).await.failure, None);
     drop(forward);
 }
 
-#[test]
-fn targets_are_reached_over_loopback() {
-    let of = |addr: &str, stack| {
-        let target = Target::of(&LocalAddress::Tcp { addr: addr.parse().unwrap(), stack }, None).unwrap();
-        let Target::Tcp { addr, .. } = target else { panic!("{target:?}") };
-        addr.to_string()
-    };
-    assert_eq!(of("[::]:80", Stack::Dual), "127.0.0.1:80");
-    assert_eq!(of("[::]:80", Stack::Single), "[::1]:80");
-    assert_eq!(of("0.0.0.0:80", Stack::Single), "127.0.0.1:80");
-    assert_eq!(of("10.0.0.1:80", Stack::Single), "10.0.0.1:80");
+/// The kernel answers for a listener that nobody accepts from.
+#[tokio::test(flavor = "current_thread")]
+async fn a_connection_counts_only_when_it_is_accepted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = Target::Tcp { addr: listener.local_addr().unwrap(), mark: None };
+    let limit = Duration::from_millis(100);
+    assert_eq!(tcp(&target, limit).await.failure, Some(Failure::NotAccepted(limit)));
+    let accepting = std::thread::spawn(move || {
+        // The first one gave up; the second is closed at once, which is an answer too.
+        drop(listener.accept().unwrap());
+        drop(listener.accept().unwrap());
+    });
+    assert_eq!(tcp(&target, Duration::from_secs(30)).await.failure, None);
+    accepting.join().unwrap();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_same_over_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (target, limit) = (Target::Unix(path), Duration::from_millis(100));
+    assert_eq!(tcp(&target, limit).await.failure, Some(Failure::NotAccepted(limit)));
+    let accepting = std::thread::spawn(move || [listener.accept().unwrap(), listener.accept().unwrap()]);
+    assert_eq!(tcp(&target, Duration::from_secs(30)).await.failure, None);
+    accepting.join().unwrap();
 }

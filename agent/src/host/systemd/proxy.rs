@@ -76,15 +76,6 @@ pub(super) async fn start_transient(
     call(connection, "StartTransientUnit", &(unit, "fail", properties, auxiliary)).await?.body().deserialize()
 }
 
-pub(super) async fn kill_unit(
-    connection: &Connection,
-    unit: &str,
-    whom: &str,
-    signal: i32,
-) -> zbus::Result<()> {
-    call(connection, "KillUnit", &(unit, whom, signal)).await.map(drop)
-}
-
 pub(super) async fn reset_failed(connection: &Connection, unit: &str) -> zbus::Result<()> {
     call(connection, "ResetFailedUnit", &(unit,)).await.map(drop)
 }

@@ -2,7 +2,7 @@
 //!
 //! PID 1 runs the command, so that our death does not cut it. Its output goes to a *file*, not to a pipe
 //! of ours, for the same reason; without a file it goes to the journal. The unit stays (`RemainAfterExit=`)
-//! until its end was read, so [`Systemd::collect_transient`] finds it after a restart of the agent, too.
+//! until its end was read; one that an agent left which died is dealt with by the next call ([`Leftover`]).
 //! Words and environment of a unit are readable by every user of the host: never put a secret there.
 
 use std::fs::{File, OpenOptions};
@@ -23,6 +23,8 @@ use super::{JobResult, Systemd, SystemdError};
 pub const OUTPUT_TAIL_BYTES: u64 = 64 * 1024;
 /// How long after SIGTERM a command that timed out is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long PID 1 gets to forget a unit that has ended.
+const FORGETS: Duration = Duration::from_millis(50);
 /// How much longer than the command's own timeout we wait for PID 1 to say how it ended.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -164,15 +166,55 @@ impl TransientSpec {
     }
 }
 
+/// What to do with a unit of the same name that is there already: an agent that died left it, or a caller that
+/// did not wait for its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftover {
+    /// It is stopped, then the command runs; a caller that goes away stops it, too. For what only looks.
+    Stop,
+    /// It is finished, then the command runs: it must not be cut, and twice does no harm.
+    Finish,
+}
+
 impl Systemd {
-    /// Runs a command as the unit `name` (`….service`) to its end, reads how it ended, and removes the unit.
+    /// Runs a command as the unit `name` (`….service`) to its end, reads how it ended, and removes the unit
+    /// and the file of its output.
     ///
-    /// When this future is dropped or we die, the command runs on: [`Self::collect_transient`] finishes it.
+    /// When we die, the command runs on; the next call with this name begins with what is left.
     pub async fn run_transient(
         &self,
         name: &str,
         spec: &TransientSpec,
+        leftover: Leftover,
     ) -> Result<TransientOutcome, SystemdError> {
+        let mut stops = (leftover == Leftover::Stop).then(|| StopAtDrop::new(self, name));
+        let deadline = Instant::now() + STOP_TIMEOUT + GRACE;
+        loop {
+            let _output = spec.output.as_deref().map(OutputFile);
+            match self.run_once(name, spec).await {
+                Err(error) if error.is_unit_exists() && Instant::now() < deadline => {
+                    tracing::info!(unit = name, "a unit of this name was left: it ends first");
+                    match leftover {
+                        Leftover::Stop => self.clear(name).await?,
+                        Leftover::Finish => drop(self.collect_transient(name, None, spec.timeout).await),
+                    }
+                    // PID 1 forgets a unit a moment after its end.
+                    tokio::time::sleep(FORGETS).await;
+                }
+                other => {
+                    if let Some(stops) = stops.take() {
+                        stops.disarm();
+                    }
+                    if other.is_err() && leftover == Leftover::Stop {
+                        drop(self.clear(name).await);
+                    }
+                    return other;
+                }
+            }
+        }
+    }
+
+    async fn run_once(&self, name: &str, spec: &TransientSpec) -> Result<TransientOutcome, SystemdError> {
         if let Some(path) = &spec.output {
             create_output(path).map_err(|source| SystemdError::Output { path: path.clone(), source })?;
         }
@@ -183,25 +225,36 @@ impl Systemd {
         self.collect_transient(name, spec.output.as_deref(), spec.timeout).await
     }
 
-    /// Starts a command as the unit `name` and leaves it to PID 1: `Type=exec`, collected when it ends.
-    pub async fn start_transient(&self, name: &str, spec: &TransientSpec) -> Result<JobResult, SystemdError> {
+    /// Stops a unit and forgets how it ended.
+    pub async fn clear(&self, name: &str) -> Result<(), SystemdError> {
+        self.stop(name).await?;
+        self.reset_failed(name).await
+    }
+
+    /// Starts a command as the unit `name` and leaves it to PID 1 when it says that it is ready
+    /// (`Type=notify`): then this returns, with what it said of itself. The unit is gone when it ends.
+    pub async fn hand_over(&self, name: &str, spec: &TransientSpec) -> Result<Option<String>, SystemdError> {
         let mut spec = spec.clone();
-        let text = |name: &str, value: &str| Property {
-            name: name.to_owned(),
-            value: PropertyValue::Text(value.to_owned()),
-        };
-        spec.properties.push(text("Type", "exec"));
-        spec.properties.push(text("CollectMode", "inactive-or-failed"));
-        spec.properties
-            .push(Property { name: "RemainAfterExit".to_owned(), value: PropertyValue::Flag(false) });
-        if let Some(path) = &spec.output {
-            create_output(path).map_err(|source| SystemdError::Output { path: path.clone(), source })?;
+        let mut property = |name: &str, value| spec.properties.push(Property::new(name, value));
+        property("Type", PropertyValue::Text("notify".to_owned()));
+        property("CollectMode", PropertyValue::Text("inactive-or-failed".to_owned()));
+        property("RemainAfterExit", PropertyValue::Flag(false));
+        let job = self.run_job(Ask::Transient(&spec), name).await?;
+        if job != JobResult::Done {
+            return Err(SystemdError::NotReady { unit: name.to_owned(), job });
         }
-        self.run_job(Ask::Transient(&spec), name).await
+        Ok(self.unit(name).await?.map(|u| u.status_text).filter(|text| !text.is_empty()))
+    }
+
+    /// Waits until a unit does not start any more: it is ready, has ended or is gone. True when it is ready.
+    pub async fn settled(&self, name: &str, patience: Duration) -> Result<bool, SystemdError> {
+        let settled = |u: Option<&UnitState>| u.is_none_or(|u| u.active_state != "activating");
+        let state = self.wait_until(name, settled, Instant::now() + patience).await?;
+        Ok(state.is_some_and(|u| u.is_active()))
     }
 
     /// Waits until the unit `name`, started by [`Self::run_transient`], has ended, reads how, and removes it.
-    pub async fn collect_transient(
+    async fn collect_transient(
         &self,
         name: &str,
         output: Option<&Path>,
@@ -238,6 +291,50 @@ fn ended_as(state: &UnitState) -> Ended {
         libc::CLD_EXITED => Ended::Exited(state.exec_main_status),
         libc::CLD_KILLED | libc::CLD_DUMPED => Ended::Killed(state.exec_main_status),
         _ => Ended::NotStarted,
+    }
+}
+
+/// Removes the file of a command's output, whatever became of the command.
+struct OutputFile<'a>(&'a Path);
+
+impl Drop for OutputFile<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(path = %self.0.display(), %error, "an output file could not be removed");
+        }
+    }
+}
+
+/// Stops a unit that nobody waits for any more. When we end ourselves, the next start does.
+struct StopAtDrop {
+    systemd: Systemd,
+    unit: String,
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+impl StopAtDrop {
+    fn new(systemd: &Systemd, unit: &str) -> Self {
+        let runtime = Some(tokio::runtime::Handle::current());
+        Self { systemd: systemd.clone(), unit: unit.to_owned(), runtime }
+    }
+
+    /// Its end was waited for.
+    fn disarm(mut self) {
+        self.runtime = None;
+    }
+}
+
+impl Drop for StopAtDrop {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        let (systemd, unit) = (self.systemd.clone(), std::mem::take(&mut self.unit));
+        runtime.spawn(async move {
+            if let Err(error) = systemd.clear(&unit).await {
+                tracing::warn!(unit, %error, "a command that nobody waits for could not be stopped");
+            }
+        });
     }
 }
 

@@ -42,6 +42,8 @@ pub struct UnitState {
     pub need_daemon_reload: bool,
     /// Path of its cgroup below the root of the hierarchy; empty while it has none.
     pub control_group: String,
+    /// What a service last said of itself (`STATUS=`).
+    pub status_text: String,
     /// Whether a job is queued or runs for it.
     pub job: Pending,
 }
@@ -86,6 +88,7 @@ impl UnitState {
             tasks: wide(take("TasksCurrent")),
             need_daemon_reload: take("NeedDaemonReload").and_then(|v| v.try_into().ok()).unwrap_or(false),
             control_group: text(take("ControlGroup")),
+            status_text: text(take("StatusText")),
             job: pending(take("Job")),
         }
     }

@@ -111,7 +111,7 @@ impl Tmpfs {
     }
 
     /// Takes every free block.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         use std::io::Write as _;
         let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}

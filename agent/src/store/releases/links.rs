@@ -1,7 +1,7 @@
 //! Links of an artifact, resolved as the kernel will: a link reached through another link may leave the
 //! tree although each of them alone looks harmless.
 //!
-//! Pure. [`super::staging`] calls it before anything is written.
+//! Pure. [`super::staging`] calls it before anything is written, [`super::peek`] to find a program.
 
 use std::collections::HashMap;
 
@@ -12,16 +12,9 @@ const FOLLOW_MAX: usize = 40;
 
 /// Refuses a manifest in which following any link leads out of the tree.
 pub(super) fn check_links(manifest: &Manifest) -> Result<(), InvalidManifest> {
-    let links: HashMap<&str, &str> = manifest
-        .entries()
-        .iter()
-        .filter_map(|e| match &e.kind {
-            EntryKind::Link { target } => Some((e.path.as_str(), target.as_str())),
-            EntryKind::File { .. } | EntryKind::Dir => None,
-        })
-        .collect();
-    for path in links.keys() {
-        if leaves(path, &links) {
+    let links = Links::of(manifest);
+    for path in links.0.keys() {
+        if links.follow(path) == Followed::Outside {
             let reason = "following its target through other links leaves the tree";
             return Err(InvalidManifest { path: (*path).to_owned(), reason });
         }
@@ -29,33 +22,57 @@ pub(super) fn check_links(manifest: &Manifest) -> Result<(), InvalidManifest> {
     Ok(())
 }
 
-/// Whether resolving `path` ever goes above the root. A loop leads nowhere, so not out either.
-fn leaves(path: &str, links: &HashMap<&str, &str>) -> bool {
-    let mut at: Vec<&str> = Vec::new();
-    let mut todo: Vec<&str> = path.rsplit('/').collect();
-    let mut followed = 0;
-    while let Some(part) = todo.pop() {
-        match part {
-            "" | "." => {}
-            ".." => {
-                if at.pop().is_none() {
-                    return true;
-                }
-            }
-            name => {
-                at.push(name);
-                if let Some(target) = links.get(at.join("/").as_str()) {
-                    followed += 1;
-                    if followed > FOLLOW_MAX {
-                        return false;
+/// Where a path leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// To this path, no part of which is a link.
+    To(String),
+    /// Above the root.
+    Outside,
+    /// Nowhere: in a circle.
+    Circle,
+}
+
+/// The links of an artifact: path and target.
+pub(super) struct Links<'a>(HashMap<&'a str, &'a str>);
+
+impl<'a> Links<'a> {
+    pub(super) fn of(manifest: &'a Manifest) -> Self {
+        let link = |e: &'a deployd_api::manifest::Entry| match &e.kind {
+            EntryKind::Link { target } => Some((e.path.as_str(), target.as_str())),
+            EntryKind::File { .. } | EntryKind::Dir => None,
+        };
+        Self(manifest.entries().iter().filter_map(link).collect())
+    }
+
+    /// Resolves a path, part by part.
+    pub(super) fn follow(&self, path: &str) -> Followed {
+        let mut at: Vec<&str> = Vec::new();
+        let mut todo: Vec<&str> = path.rsplit('/').collect();
+        let mut followed = 0;
+        while let Some(part) = todo.pop() {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    if at.pop().is_none() {
+                        return Followed::Outside;
                     }
-                    at.pop();
-                    todo.extend(target.rsplit('/'));
+                }
+                name => {
+                    at.push(name);
+                    if let Some(target) = self.0.get(at.join("/").as_str()) {
+                        followed += 1;
+                        if followed > FOLLOW_MAX {
+                            return Followed::Circle;
+                        }
+                        at.pop();
+                        todo.extend(target.rsplit('/'));
+                    }
                 }
             }
         }
+        Followed::To(at.join("/"))
     }
-    false
 }
 
 #[cfg(test)]
@@ -91,5 +108,15 @@ mod tests {
         ] {
             assert!(check_links(&manifest(good)).is_ok(), "{good:?}");
         }
+    }
+
+    /// `current/bin/app`, where `current` is a link to a folder, is the program that will run.
+    #[test]
+    fn a_path_below_a_linked_folder_is_found() {
+        let manifest = manifest(&[("current", "versions/v2"), ("versions/v2/bin/app", "../lib/app")]);
+        let links = Links::of(&manifest);
+        assert_eq!(links.follow("current/bin/app"), Followed::To("versions/v2/lib/app".to_owned()));
+        assert_eq!(links.follow("./current/x"), Followed::To("versions/v2/x".to_owned()));
+        assert_eq!(links.follow("current/../../../x"), Followed::Outside);
     }
 }

@@ -8,8 +8,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use deployd_api::ids::{AppName, Digest};
+use deployd_api::ids::AppName;
 use deployd_api::manifest::{Entry, EntryKind, Manifest};
+use deployd_core::units::folder_name;
 use nix::fcntl::{AtFlags, renameat};
 use nix::unistd::{fchownat, symlinkat};
 
@@ -96,7 +97,7 @@ impl Releases {
         let root_path = self.writable_root(app).join(name.to_string());
         make_folder(&root_path, 0o755)?;
         let root = open(&root_path)?;
-        let leaf = flat_name(path);
+        let leaf = folder_name(path);
         let source = root_path.join(&leaf);
         let io = |doing| ReleaseError::io(doing, &source);
         if root.stat(leaf.as_str()).map_err(io("look at"))?.is_none() {
@@ -191,14 +192,6 @@ fn fill(tree: &Dir, path: &str, manifest: &Manifest, into: &Dir, owner: Owner) -
         }
     }
     Ok(())
-}
-
-/// A folder name for a path: readable, unique, and without a character that systemd gives a meaning.
-fn flat_name(path: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-    let mut readable: String = path.chars().map(plain).take(40).collect();
-    readable = readable.trim_start_matches('.').to_owned();
-    format!("{readable}-{}", Digest::of(path.as_bytes()).short())
 }
 
 #[cfg(test)]

@@ -11,14 +11,13 @@ use deployd_api::manifest::{EntryKind, Manifest};
 
 use super::donors::Donors;
 use super::error::ReleaseError;
+use super::links::{Followed, Links};
 use super::staging::{OBJECTS, has_object, open};
 use super::{LinkPolicy, Releases, make_folder};
 use crate::store::{disk::Need, sweep};
 
 /// Enough for the program headers of an ELF file and the first line of a script.
 const PEEK_BYTES: u64 = 64 * 1024;
-/// Links that are followed from one path before it is given up.
-const LINKS_MAX: usize = 8;
 const PEEK: &str = "peek";
 
 /// An artifact that a push has begun.
@@ -112,27 +111,32 @@ impl Releases {
     }
 }
 
-/// The file that a path leads to, through links of the artifact.
+/// The file that a path leads to, through links of the artifact, of which its folders may be some.
 fn resolve(manifest: &Manifest, path: &str) -> Option<(bool, u64, Digest)> {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        let at = manifest.entries().binary_search_by(|e| e.path.as_str().cmp(&path)).ok()?;
-        match &manifest.entries()[at].kind {
-            EntryKind::File { executable, size, digest } => return Some((*executable, *size, *digest)),
-            EntryKind::Dir => return None,
-            EntryKind::Link { target } => {
-                let mut parts: Vec<&str> = path.split('/').collect();
-                parts.pop();
-                for part in target.split('/') {
-                    match part {
-                        "" | "." => {}
-                        ".." => drop(parts.pop()),
-                        name => parts.push(name),
-                    }
-                }
-                path = parts.join("/");
-            }
-        }
+    let Followed::To(path) = Links::of(manifest).follow(path) else { return None };
+    let at = manifest.entries().binary_search_by(|e| e.path.as_str().cmp(&path)).ok()?;
+    match &manifest.entries()[at].kind {
+        EntryKind::File { executable, size, digest } => Some((*executable, *size, *digest)),
+        EntryKind::Dir | EntryKind::Link { .. } => None,
     }
-    None
+}
+
+#[cfg(test)]
+mod tests {
+    use deployd_api::manifest::Entry;
+
+    use super::*;
+
+    #[test]
+    fn a_program_below_a_linked_folder_is_there() {
+        let digest = Digest::of(b"app");
+        let file = EntryKind::File { executable: true, size: 3, digest };
+        let entry = |path: &str, kind| Entry { path: path.to_owned(), kind };
+        let link = EntryKind::Link { target: "versions/v2".to_owned() };
+        let entries = vec![entry("current", link), entry("versions/v2/bin/app", file)];
+        let manifest = Manifest::new(entries).unwrap();
+        assert_eq!(resolve(&manifest, "current/bin/app"), Some((true, 3, digest)));
+        assert_eq!(resolve(&manifest, "current/bin/other"), None);
+        assert_eq!(resolve(&manifest, "current"), None);
+    }
 }

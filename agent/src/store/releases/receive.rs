@@ -16,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::error::ReleaseError;
 use super::frames::{Decoder, Header, Piece};
-use super::staging::{INCOMING, OBJECTS, open};
+use super::staging::{INCOMING, OBJECTS, on_blocks, open};
 use super::{Releases, manifests};
 use crate::store::crash;
 use crate::store::dirfd::Dir;
+use crate::store::disk::Need;
 
 /// Bytes read before they are handed to the disk in one go.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -38,13 +39,16 @@ pub struct Received {
 }
 
 impl Releases {
-    /// Takes a whole stream. The disk work is done on blocking threads.
+    /// Takes a whole stream, and tells of each part of it that is on disk. The disk work is done on blocking
+    /// threads.
     pub async fn receive(
         &self,
         app: &AppName,
         artifact: Digest,
         mut from: impl AsyncRead + Unpin,
+        on_disk: impl Fn(Need),
     ) -> Result<Received, ReleaseError> {
+        let mut told_of = Need::default();
         let (releases, app) = (self.clone(), app.clone());
         let mut receiver = blocking(move || releases.receiver(&app, artifact)).await?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES);
@@ -62,6 +66,9 @@ impl Releases {
                 Ok((receiver, buffer))
             })
             .await?;
+            let part = receiver.taken;
+            on_disk(Need { bytes: part.bytes - told_of.bytes, inodes: part.inodes - told_of.inodes });
+            told_of = part;
             if end == End::Reached {
                 return blocking(move || receiver.finish()).await;
             }
@@ -83,6 +90,7 @@ impl Releases {
             pending: Vec::new(),
             pending_bytes: 0,
             received: Received::default(),
+            taken: Need::default(),
         })
     }
 }
@@ -123,6 +131,8 @@ pub struct Receiver {
     pending: Vec<Complete>,
     pending_bytes: u64,
     received: Received,
+    /// What that takes of the disk.
+    taken: Need,
 }
 
 /// The content that is being written.
@@ -217,6 +227,8 @@ impl Receiver {
         }
         self.received.files += 1;
         self.received.bytes += current.header.size;
+        self.taken.bytes += on_blocks(current.header.size);
+        self.taken.inodes += 1;
         self.pending_bytes += current.header.size;
         self.pending.push(Complete { file: current.file, name: current.name, digest: expected });
         crash::point("receive: verified");

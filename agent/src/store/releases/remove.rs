@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use deployd_api::ids::{AppName, Digest};
 
@@ -59,6 +60,30 @@ impl Releases {
             removed.add(remove_in(&root, &artifact.to_string())?);
         }
         Ok(removed)
+    }
+
+    /// The apps that have a folder, known to the host or not.
+    pub fn apps(&self) -> Result<Vec<AppName>, ReleaseError> {
+        Ok(entry_names(&self.apps)?.iter().filter_map(|n| n.parse().ok()).collect())
+    }
+
+    /// Forgets the pushes of an app that were begun and did not change since `before`: refused, interrupted,
+    /// only planned. Answers how many.
+    pub fn collect_staging(&self, app: &AppName, before: SystemTime) -> Result<usize, ReleaseError> {
+        let mut collected = 0;
+        for (artifact, _) in self.staged(app)?.into_iter().filter(|(_, changed)| *changed < before) {
+            self.discard_quietly(app, artifact);
+            collected += 1;
+        }
+        Ok(collected)
+    }
+
+    /// Removes the folders of an app that never came to a release, if nothing is in them.
+    pub fn forget_empty(&self, app: &AppName) {
+        for folder in [self.staging_root(app), self.trees(app), self.apps.join(app.as_str())] {
+            // Only when empty: whatever stands there is somebody's.
+            drop(std::fs::remove_dir(folder));
+        }
     }
 
     /// Removes every tree, staging and private folder of an app; its own state is not touched.

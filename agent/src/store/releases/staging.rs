@@ -75,7 +75,7 @@ impl Releases {
             }
             // A second path with the same content, or one that another release has, may be a link.
             if absent || (!here && links == LinkPolicy::CopyOnly) {
-                missing.need.bytes += size.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
+                missing.need.bytes += on_blocks(size);
             }
         }
         // The tree's entries, the objects, and the folders that the manifest only implies.
@@ -89,9 +89,12 @@ impl Releases {
         let mut out = Vec::new();
         for name in entry_names(&root)? {
             let Ok(artifact) = name.parse::<Digest>() else { continue };
-            let path = root.join(name).join(OBJECTS);
-            let changed = path.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-            out.push((artifact, changed));
+            let staging = root.join(name);
+            let changed = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+            // A push that is taken up again writes its manifest, one that sends puts files into the others.
+            let folders = [staging.join(OBJECTS), staging.join(INCOMING), staging];
+            let last = folders.iter().filter_map(|f| changed(f)).max();
+            out.push((artifact, last.unwrap_or(SystemTime::UNIX_EPOCH)));
         }
         Ok(out)
     }
@@ -107,6 +110,11 @@ impl Releases {
             Err(ReleaseError::StoredManifest { path, reason })
         }
     }
+}
+
+/// What a file takes of the disk.
+pub(super) fn on_blocks(size: u64) -> u64 {
+    size.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
 }
 
 /// Opens a folder of ours.

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 
 use std::os::unix::fs::MetadataExt as _;
+use std::time::SystemTime;
 
 use deployd_api::manifest::{Entry, EntryKind, Manifest};
 
@@ -10,6 +11,7 @@ use super::staging::Missing;
 use super::verify::Depth;
 use super::*;
 use crate::store::crash::{Child, child_dir, run_child};
+use crate::store::disk::Need;
 
 pub(super) struct Host {
     pub(super) dir: tempfile::TempDir,
@@ -326,6 +328,32 @@ fn trees_are_listed_newest_first_and_removed_whole() {
     assert_eq!(host.releases.list(&host.app).unwrap(), []);
 }
 
+/// A push that goes nowhere is forgotten when nothing of it came for long, also one of an unknown app.
+#[test]
+fn staging_that_nobody_takes_up_is_collected() {
+    let host = host();
+    let begun = host.begin(&first());
+    host.send(begun.artifact, &encode(&[A])).unwrap();
+    let staging = host.releases.staging(&host.app, begun.artifact);
+    let last = || host.releases.staged(&host.app).unwrap()[0].1;
+    let before = last();
+    assert_eq!(host.releases.collect_staging(&host.app, before).unwrap(), 0);
+    // Taking it up again counts.
+    let old = std::fs::FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+    for folder in [staging.join("objects"), staging.join(".incoming"), staging.clone()] {
+        std::fs::File::open(folder).unwrap().set_times(old).unwrap();
+    }
+    assert_eq!(last(), SystemTime::UNIX_EPOCH);
+    host.begin(&first());
+    assert!(last() >= before);
+    assert_eq!(host.releases.apps().unwrap(), std::slice::from_ref(&host.app));
+    let later = SystemTime::now() + std::time::Duration::from_secs(1);
+    assert_eq!(host.releases.collect_staging(&host.app, later).unwrap(), 1);
+    assert_eq!(host.staged(), 0);
+    host.releases.forget_empty(&host.app);
+    assert_eq!(host.releases.apps().unwrap(), []);
+}
+
 #[tokio::test]
 async fn an_upload_that_breaks_off_is_taken_up_where_it_stood() {
     use tokio::io::AsyncWriteExt as _;
@@ -336,14 +364,20 @@ async fn an_upload_that_breaks_off_is_taken_up_where_it_stood() {
     let stream = encode(&[A, &big]);
     let cut = stream[..500_000].to_vec();
     let broken = tokio_test_reader(cut, Some(std::io::ErrorKind::ConnectionReset));
-    let out = host.releases.receive(&host.app, artifact, broken).await;
+    let out = host.releases.receive(&host.app, artifact, broken, |_| ()).await;
     assert!(matches!(out, Err(ReleaseError::Upload(_))), "{out:?}");
     assert_eq!(host.begin(&manifest).digests, [Digest::of(&big)], "what was complete is kept");
     let (mut client, server) = tokio::io::duplex(1000);
     let rest = encode(&[&big]);
     let sender = tokio::spawn(async move { client.write_all(&rest).await });
-    let received = host.releases.receive(&host.app, artifact, server).await.unwrap();
+    let on_disk = std::cell::Cell::new(Need::default());
+    let count = |part: Need| {
+        let sum = on_disk.get();
+        on_disk.set(Need { bytes: sum.bytes + part.bytes, inodes: sum.inodes + part.inodes });
+    };
+    let received = host.releases.receive(&host.app, artifact, server, count).await.unwrap();
     sender.await.unwrap().unwrap();
+    assert_eq!(on_disk.get(), Need { bytes: 700_416, inodes: 1 }, "told once, in whole blocks");
     assert_eq!((received.files, received.bytes), (1, 700_000));
     host.seal(&manifest, 1, LinkPolicy::Share).unwrap();
     host.releases.verify(&host.app, &name(1), Depth::Content).unwrap();

@@ -4,17 +4,19 @@
 //! its field names are part of a release's identity: add fields with a serde default that is skipped
 //! when it holds, never rename.
 
+mod check;
 mod parse;
 mod units;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppName, CheckName, ListenerName, ProcessName};
 
+pub use check::Fault;
 pub use parse::{SpecError, SpecErrors, parse};
 pub use units::{parse_duration, parse_size, split_words};
 
@@ -132,6 +134,15 @@ impl Address {
         }
     }
 
+    /// Where it is reached from its own host; `None` for a Unix socket.
+    pub fn loopback(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Any { port } => Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port)),
+            Self::Ip { ip, port } => Some(SocketAddr::new(own(*ip), *port)),
+            Self::Unix { .. } => None,
+        }
+    }
+
     /// The value of `ListenStream=`.
     pub fn listen_stream(&self) -> String {
         match self {
@@ -140,6 +151,15 @@ impl Address {
             Self::Ip { ip: IpAddr::V6(ip), port } => format!("[{ip}]:{port}"),
             Self::Unix { path } => path.clone(),
         }
+    }
+}
+
+/// An address as its own host reaches it: a wildcard by the loopback of its family.
+pub fn own(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Called by ctl on the file of the user. The agent gets the validated spec as JSON.
 
-mod between;
+pub(super) mod between;
 mod check;
 mod fields;
 mod listen;
@@ -23,6 +23,7 @@ use std::fmt;
 use toml::de::{DeTable, DeValue};
 
 use self::fields::{Field, Keys, Problems, Section};
+use super::check::{Fault, WAIT_TIMEOUT_MIN, is_reserved, is_variable};
 use super::{Deploy, Drain, Millis, Spec, Strategy};
 use crate::ids::ProcessName;
 
@@ -116,8 +117,41 @@ fn read_spec(document: &DeTable<'_>, problems: &Problems<'_>) -> Option<Spec> {
     let checks = checks.map(|s| check::read(&s, &names, &listener_names)).unwrap_or_default();
     let deploy = read_deploy(root.get("deploy").as_ref());
     let spec = Spec { app: app?, env: env.unwrap_or_default(), processes: built?, listen, checks, deploy };
-    between::check(&spec, processes.as_ref(), listeners.as_ref());
+    let mut known = between::Known::of(&spec);
+    known.processes.extend(processes.iter().flat_map(Section::fields).map(|f| f.name));
+    known.listeners.extend(listeners.iter().flat_map(Section::fields).map(|f| f.name));
+    let sections = (processes.is_some(), listeners.is_some());
+    // They run over what could be read, so a section with an error of its own is not blamed twice.
+    for fault in between::faults(&spec, &known) {
+        let skipped = match fault.path.first().map(String::as_str) {
+            Some("processes") => !sections.0,
+            _ => !sections.1,
+        };
+        if !skipped {
+            report(&root, &fault);
+        }
+    }
+    if !problems.any() {
+        spec.check().iter().for_each(|fault| report(&root, fault));
+    }
     Some(spec)
+}
+
+/// Records a fault at the last of its keys that the file has.
+fn report(root: &Section<'_>, fault: &Fault) {
+    let mut keys = fault.path.iter();
+    let mut field = keys.next().and_then(|key| root.get(key));
+    for key in keys {
+        let inner = field.as_ref().filter(|f| f.value().is_table()).and_then(Field::free_section);
+        match inner.and_then(|s| s.get(key)) {
+            Some(inner) => field = Some(inner),
+            None => break,
+        }
+    }
+    match field {
+        Some(field) => field.fail(fault.what.clone(), Some(fault.hint.clone())),
+        None => root.fail(fault.what.clone(), Some(fault.hint.clone())),
+    }
 }
 
 /// `hosts` means something to fleets only; its form is checked so that the file stays good for them.
@@ -128,20 +162,13 @@ fn check_hosts(field: &Field<'_>) {
     }
 }
 
-/// Variables that deployd and systemd set: a value in the spec would be lost or break the handoff.
-const RESERVED_ENV: [&str; 6] =
-    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC"];
-
 fn read_env(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
     let mut env = BTreeMap::new();
     for field in field.free_section()?.fields() {
         let name = field.name;
-        let mut bytes = name.bytes();
-        let valid = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-            && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !valid {
+        if !is_variable(name) {
             field.fail("is not a valid name of a variable", Some("use A-Z, a-z, 0-9 and _".to_owned()));
-        } else if RESERVED_ENV.contains(&name) || name.starts_with("DEPLOYD_") {
+        } else if is_reserved(name) {
             field.fail("is set by deployd itself", Some("remove it".to_owned()));
         }
         let value = match field.value() {
@@ -169,7 +196,7 @@ fn read_deploy(field: Option<&Field<'_>>) -> Deploy {
     });
     Deploy {
         strategy: strategy.unwrap_or(Strategy::Rolling),
-        wait_timeout: time("wait_timeout", Millis::from_secs(1), Millis::from_secs(300)),
+        wait_timeout: time("wait_timeout", WAIT_TIMEOUT_MIN, Millis::from_secs(300)),
         drain_timeout: drain.unwrap_or(Drain::Limited(Millis::from_secs(30))),
         min_healthy: time("min_healthy", Millis(0), Millis::from_secs(10)),
         monitor: time("monitor", Millis(0), Millis::from_secs(300)),

@@ -5,6 +5,7 @@ use crate::action::{Action, Instance};
 use crate::state::{AppState, Change, Tag};
 use crate::units::{self, Activation};
 use deployd_api::release::ReleaseState;
+use deployd_api::spec::Drain;
 
 fn find(state: &AppState, tag: Tag) -> Option<Activation<'_>> {
     Some(Activation { tag, release: state.releases.get(&tag.label)? })
@@ -14,6 +15,24 @@ fn find(state: &AppState, tag: Tag) -> Option<Activation<'_>> {
 /// [`plan_drained`], when what they lead to has no connection left.
 pub fn drained_when(state: &AppState, tag: Tag) -> Vec<Instance> {
     find(state, tag).map(|a| a.instances()).unwrap_or_default()
+}
+
+/// A proxy that may still carry what its app said last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carrier {
+    /// Its unit.
+    pub unit: String,
+    /// How long it may go on after its app has ended.
+    pub drain: Drain,
+}
+
+/// The proxies in front of what [`drained_when`] names: each must carry nothing any more, or have had its
+/// time, before [`plan_drained`] ends it.
+pub fn carriers(state: &AppState, tag: Tag) -> Vec<Carrier> {
+    let Some(of) = find(state, tag) else { return vec![] };
+    let drain = of.spec().deploy.drain_timeout;
+    let proxies = of.processes().into_iter().flat_map(|p| of.proxies_of(&p));
+    proxies.map(|p| Carrier { unit: p.unit, drain }).collect()
 }
 
 /// Tells what drains to end, again: a step that should have done it may have failed.

@@ -21,7 +21,7 @@ use crate::facts::Facts;
 use crate::journal::StepIndex;
 use crate::state::{Tag, Unended};
 
-pub use drained::{drained_when, plan_drain, plan_drained};
+pub use drained::{Carrier, carriers, drained_when, plan_drain, plan_drained};
 
 /// The whole order of a deployment. Each step belongs to one phase, and phases never go backwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -195,6 +195,8 @@ struct Steps {
 const SHORT: Millis = Millis::from_secs(60);
 /// What is added to an action's own longest wait, so that the action can report why it ended.
 const SLACK: Millis = Millis::from_secs(30);
+/// What stands for "without limit" inside a deployment: a day.
+const FOR_EVER: Millis = Millis::from_secs(24 * 3600);
 
 impl Steps {
     fn new() -> Self {
@@ -227,17 +229,26 @@ fn judged_within(trial: &Trial) -> Millis {
     Millis(trial.checks.values().map(one).max().unwrap_or(0))
 }
 
+/// A try that begins just before the end may take its own time.
+fn with_last_try(wait: Millis, trial: &Trial) -> Millis {
+    let longest = trial.checks.values().map(|c| c.timeout.0).max().unwrap_or(0);
+    Millis(wait.0.saturating_add(longest))
+}
+
 /// How long an action may wait by itself.
 fn own_wait(action: &Action) -> Millis {
     match action {
         Action::StartInstance { timeout, .. }
         | Action::RestartInstance { timeout, .. }
-        | Action::LearnNonblocking { timeout, .. }
-        | Action::Check { timeout, .. } => *timeout,
+        | Action::AwaitPort { timeout, .. }
+        | Action::LearnNonblocking { timeout, .. } => *timeout,
+        Action::Check { trial, timeout, .. } => with_last_try(*timeout, trial),
         Action::Watch { trial, duration, .. } => Millis(duration.0.saturating_add(judged_within(trial).0)),
-        Action::AwaitEmptyQueue { cap, .. } | Action::Relay { cap, .. } => *cap,
-        // Bounded by the unit's own TimeoutStopSec, which may be infinity: a day is "for ever" here.
-        Action::StopInstance { wait: true, .. } => Millis::from_secs(24 * 3600),
+        Action::AwaitEmptyQueue { cap, .. }
+        | Action::Relay { cap, .. }
+        | Action::AwaitCarried { cap, .. } => *cap,
+        // Bounded by the unit's own TimeoutStopSec, which may be infinity.
+        Action::StopInstance { wait: true, .. } => FOR_EVER,
         Action::Seal { .. } => Millis::from_secs(1800),
         _ => SHORT,
     }

@@ -8,7 +8,7 @@ use deployd_api::ids::Label;
 use deployd_api::spec::{Millis, Strategy};
 
 use super::push::running;
-use super::swap::Swap;
+use super::swap::{Swap, await_ports, end_proxy};
 use super::{Phase, Plan, Planned, Steps, Warm};
 use crate::action::Action;
 use crate::facts::Facts;
@@ -101,8 +101,13 @@ fn plan_down(of: Activation<'_>, wait: bool, steps: &mut Steps) {
         steps.add(Phase::Retire, Action::CloseListener { socket }, vec![]);
     }
     for process in of.processes().iter().rev() {
-        for instance in of.instances_of(process).into_iter().chain(of.proxies_of(process)) {
+        for instance in of.instances_of(process) {
             steps.add(Phase::Retire, Action::StopInstance { instance, wait }, vec![]);
+        }
+        for proxy in of.proxies_of(process) {
+            for action in end_proxy(of, &proxy) {
+                steps.add(Phase::Retire, action, vec![]);
+            }
         }
     }
     for socket in of.sockets() {
@@ -122,7 +127,13 @@ pub(super) fn plan_restart(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     for process in of.processes() {
         for instance in of.instances_of(&process) {
             let timeout = of.spec().deploy.wait_timeout;
-            steps.add(Phase::Start, Action::RestartInstance { instance, timeout }, vec![]);
+            let restart = Action::RestartInstance { instance: instance.clone(), timeout };
+            steps.add(Phase::Start, restart, vec![]);
+            let accepts = await_ports(of, &process).into_iter();
+            let own = |a: &Action| matches!(a, Action::AwaitPort { instance: i, .. } if *i == instance);
+            for action in accepts.filter(own) {
+                steps.add(Phase::Start, action, vec![]);
+            }
             swap.check(&mut steps);
         }
     }

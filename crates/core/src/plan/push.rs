@@ -9,7 +9,7 @@ use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
 use deployd_api::spec::{Millis, Strategy};
 
 use super::refuse::{refuse_addresses, refuse_push, wanted_memory};
-use super::swap::{Return, Swap, stop_workers};
+use super::swap::{Return, Swap, end_proxy, stop_workers};
 use super::{Phase, Plan, Planned, Steps, Warm};
 use crate::action::{Action, Socket, UnitFile};
 use crate::facts::Facts;
@@ -182,6 +182,11 @@ fn plan_stale(swap: &Swap<'_>, steps: &mut Steps) {
         }
         for instance in of.instances() {
             steps.add(Phase::Preflight, Action::StopInstance { instance, wait: true }, vec![]);
+        }
+        for proxy in of.processes().iter().flat_map(|p| of.proxies_of(p)) {
+            for action in end_proxy(of, &proxy) {
+                steps.add(Phase::Preflight, action, vec![]);
+            }
         }
         for socket in of.sockets().into_iter().filter(Socket::is_grouped) {
             steps.add(Phase::Preflight, Action::LeaveGroup { socket }, vec![]);

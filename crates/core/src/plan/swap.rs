@@ -1,10 +1,14 @@
 //! The building blocks of a swap: bring an activation up, send it the traffic, take another one down.
 //! Push, rollback, start, stop and remove are made of these, so that there is one path for all of them.
 
-use deployd_api::ids::ProcessName;
-use deployd_api::spec::{CheckKind, Handoff, Millis};
+mod immediate;
 
-use super::{Phase, Steps};
+use std::collections::BTreeMap;
+
+use deployd_api::ids::{ListenerName, ProcessName};
+use deployd_api::spec::{CheckKind, Drain, Handoff, Millis};
+
+use super::{FOR_EVER, Phase, Steps};
 use crate::action::{Action, Instance, Socket, Trial, UnitFile};
 use crate::facts::{Facts, Program};
 use crate::state::{Change, Tag};
@@ -20,9 +24,6 @@ const RELAY_QUIET: Millis = Millis(1_500);
 /// A relay accepts no longer than this.
 const RELAY_CAP: Millis = Millis(15_000);
 
-/// How long an app may take from its start to its first accept() before nobody looks any more how it
-/// uses its listener.
-const ACCEPT_WITHIN: Millis = Millis::from_secs(60);
 /// A candidate whose process ended more often than this while it starts will not get better by waiting.
 const START_RESTARTS: u32 = 2;
 
@@ -69,13 +70,23 @@ impl Swap<'_> {
         Action::Steer { listener: socket.listener.clone(), sockets: self.group(socket), to }
     }
 
-    fn relay(socket: &Socket) -> Action {
+    fn relay(of: Activation<'_>, socket: &Socket) -> Action {
         let unit = format!("deployd-relay-{}.service", socket.unit.trim_end_matches(".socket"));
-        Action::Relay { socket: socket.clone(), unit, quiet: RELAY_QUIET, cap: RELAY_CAP }
+        let carry = match of.spec().deploy.drain_timeout {
+            Drain::Limited(limit) => Some(limit),
+            Drain::Unlimited => None,
+        };
+        Action::Relay { socket: socket.clone(), unit, quiet: RELAY_QUIET, cap: RELAY_CAP, carry }
     }
 
     fn await_empty(socket: &Socket) -> Action {
         Action::AwaitEmptyQueue { socket: socket.clone(), quiet: QUIET, cap: QUIET_CAP }
+    }
+
+    /// Nothing can be relayed beside a proxy, which takes what arrives until it ends: what still arrives is
+    /// waited for as long as a relay would, while the app is there to answer it.
+    fn await_quiet(socket: &Socket) -> Action {
+        Action::AwaitEmptyQueue { socket: socket.clone(), quiet: RELAY_QUIET, cap: QUIET_CAP }
     }
 
     /// Opens the candidate's listeners, at 0 % where another release serves. The first connection to one
@@ -122,7 +133,7 @@ impl Swap<'_> {
         }
         for socket in sockets {
             if socket.is_grouped() && self.counterpart(&socket).is_some() {
-                undo.push(Self::relay(&socket));
+                undo.push(Self::relay(self.new, &socket));
             }
             undo.push(Action::LeaveGroup { socket });
         }
@@ -160,6 +171,9 @@ impl Swap<'_> {
             // It ends after what it leads to: that one's undo stops both.
             steps.add(Phase::Start, self.start_action(proxy), self.close_own(&sockets));
         }
+        for accepts in await_ports(self.new, process) {
+            steps.add(Phase::Start, accepts, vec![]);
+        }
     }
 
     fn start_action(&self, instance: &Instance) -> Action {
@@ -174,7 +188,7 @@ impl Swap<'_> {
         let mut undo = self.close_own(sockets);
         undo.push(Action::StopInstance { instance: instance.clone(), wait });
         for proxy in proxies.iter().filter(|p| wait && p.number == instance.number) {
-            undo.push(Action::StopInstance { instance: proxy.clone(), wait });
+            undo.extend(end_proxy(self.new, proxy));
         }
         undo
     }
@@ -193,7 +207,8 @@ impl Swap<'_> {
             drop_in: units::nonblocking_drop_in(&spec.app, &first.process, self.new.tag),
             unit_says,
             reload: several,
-            timeout: spec.deploy.wait_timeout.min(ACCEPT_WITHIN),
+            timeout: spec.deploy.wait_timeout,
+            restarts: START_RESTARTS,
         }
     }
 
@@ -215,6 +230,7 @@ impl Swap<'_> {
             tag: of.tag,
             instances: of.instances(),
             sockets: of.sockets(),
+            ports: private_ports(of),
             checks: checks.map(|(n, c)| (n.clone(), resolved(of, c))).collect(),
             tree: of.release.tree.clone(),
             user: units::user(&spec.app),
@@ -293,6 +309,7 @@ impl Swap<'_> {
         steps: &mut Steps,
     ) {
         let spec = old.spec();
+        let ported = |s: &Socket| spec.listen[&s.listener].handoff == Handoff::Port;
         let sockets = self.own_sockets(old, process);
         for socket in &sockets {
             if socket.is_grouped() {
@@ -300,19 +317,22 @@ impl Swap<'_> {
                     // Again, because a restart of the host in between took the program away.
                     steps.add(phase, self.steer(socket, self.new.tag), vec![]);
                 }
-                steps.add(phase, Self::await_empty(socket), vec![]);
+                let quiet =
+                    if ported(socket) { Self::await_quiet(socket) } else { Self::await_empty(socket) };
+                steps.add(phase, quiet, vec![]);
             }
             steps.add(phase, Action::CloseListener { socket: socket.clone() }, vec![]);
         }
-        let ported = |s: &Socket| spec.listen[&s.listener].handoff == Handoff::Port;
         // What may have to come back must have ended: a unit that still stops cannot be started.
         let wait = back == Return::Possible;
         for instance in old.instances_of(process) {
             steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
         }
         // A proxy ends after what it leads to; without waiting, that is left to `plan_drained`.
-        for instance in old.proxies_of(process).into_iter().filter(|_| wait) {
-            steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
+        for proxy in old.proxies_of(process).iter().filter(|_| wait) {
+            for action in end_proxy(old, proxy) {
+                steps.add(phase, action, vec![]);
+            }
         }
         for socket in &sockets {
             let proxied = ported(socket);
@@ -322,7 +342,7 @@ impl Swap<'_> {
                 continue;
             }
             if !proxied && socket.is_grouped() && self.is_served_by_new(socket) {
-                steps.add(phase, Self::relay(socket), vec![]);
+                steps.add(phase, Self::relay(old, socket), vec![]);
             }
             self.leave(socket, phase, steps);
         }
@@ -350,6 +370,7 @@ impl Swap<'_> {
         }
         let timeout = old.spec().deploy.wait_timeout;
         undo.extend(instances.into_iter().map(|instance| Action::StartInstance { instance, timeout }));
+        undo.extend(served.iter().flat_map(|p| await_ports(old, p)));
         undo.push(self.check_old(old));
         undo
     }
@@ -387,6 +408,43 @@ impl Swap<'_> {
     }
 }
 
+/// The private port of an instance behind a proxy.
+fn private_port(of: Activation<'_>, instance: &Instance) -> u16 {
+    of.release.base_port.saturating_add(u16::try_from(instance.number).unwrap_or(u16::MAX))
+}
+
+/// The private ports behind each listener that has them.
+fn private_ports(of: Activation<'_>) -> BTreeMap<ListenerName, Vec<u16>> {
+    let ported = of.spec().listen.iter().filter(|(_, l)| l.handoff == Handoff::Port);
+    let ports = |process| of.instances_of(process).iter().map(|i| private_port(of, i)).collect();
+    ported.map(|(name, l)| (name.clone(), ports(&l.process))).collect()
+}
+
+/// Waits for the private port of each instance of a process that has them.
+pub(super) fn await_ports(of: Activation<'_>, process: &ProcessName) -> Vec<Action> {
+    if of.proxies_of(process).is_empty() {
+        return vec![];
+    }
+    let timeout = of.spec().deploy.wait_timeout;
+    let wait = |instance: Instance| {
+        let port = private_port(of, &instance);
+        Action::AwaitPort { instance, port, timeout, restarts: START_RESTARTS }
+    };
+    of.instances_of(process).into_iter().map(wait).collect()
+}
+
+/// Ends a proxy whose app has ended, when it carries nothing any more.
+pub(super) fn end_proxy(of: Activation<'_>, proxy: &Instance) -> [Action; 2] {
+    let cap = match of.spec().deploy.drain_timeout {
+        Drain::Limited(limit) => limit,
+        Drain::Unlimited => FOR_EVER,
+    };
+    [
+        Action::AwaitCarried { proxy: proxy.clone(), cap },
+        Action::StopInstance { instance: proxy.clone(), wait: true },
+    ]
+}
+
 fn is_notify(kind: &CheckKind) -> bool {
     matches!(kind, CheckKind::Notify { .. })
 }
@@ -398,84 +456,6 @@ fn resolved(of: Activation<'_>, check: &deployd_api::spec::Check) -> deployd_api
         *command = of.command(command);
     }
     check
-}
-
-/// `immediate`: stop, then start. Clients wait in the new release's listeners meanwhile.
-impl Swap<'_> {
-    /// The old release is told to end, and then its traffic goes to listeners that nobody serves yet: the
-    /// start that the first connection causes waits for the old one's end ([`Activation::after_files`]).
-    /// A listener where the old one has none would wake the new one at once: it opens when the other is
-    /// ending. One where it has is opened before, so that there is always a queue to wait in.
-    pub(super) fn hand_over(&self, old: Activation<'_>, steps: &mut Steps) {
-        let (same, other): (Vec<_>, Vec<_>) =
-            self.new.sockets().into_iter().partition(|s| self.counterpart(s).is_some());
-        let (phase, stays) = (Phase::Socket, self.stay());
-        for stay in &stays {
-            steps.add(phase, stay.clone(), vec![]);
-        }
-        let opened = steps.steps.len();
-        let any_same = !same.is_empty();
-        self.open_those(same, steps);
-        if let Some(step) = steps.steps.get_mut(opened) {
-            step.undo = self.unopen(stays.clone());
-        }
-        let first = steps.steps.len();
-        let processes = old.processes();
-        let served = || processes.iter().rev().filter(|p| !old.sockets_of(p).is_empty());
-        for process in served() {
-            for socket in self.own_sockets(old, process) {
-                steps.add(phase, Action::CloseListener { socket }, vec![]);
-            }
-            for instance in old.instances_of(process) {
-                steps.add(phase, Action::StopInstance { instance, wait: false }, vec![]);
-            }
-        }
-        let undo = self.put_to_sleep().into_iter().chain(self.revive(old)).chain(stays.clone()).collect();
-        if let Some(step) = steps.steps.get_mut(first) {
-            step.undo = undo;
-        }
-        let late = steps.steps.len();
-        self.open_those(other, steps);
-        if let Some(step) = steps.steps.get_mut(late).filter(|_| !any_same) {
-            step.undo = self.unopen(stays);
-        }
-        for socket in self.new.sockets().into_iter().filter(Socket::is_grouped) {
-            if self.counterpart(&socket).is_some() {
-                steps.add(phase, self.steer(&socket, self.new.tag), vec![]);
-            }
-        }
-        self.take_over_shared(phase, Return::Possible, steps);
-        for process in served() {
-            for instance in old.instances_of(process).into_iter().chain(old.proxies_of(process)) {
-                steps.add(phase, Action::StopInstance { instance, wait: true }, vec![]);
-            }
-        }
-    }
-
-    /// Whatever a connection may have woken ends before the old release comes back. Its queue waits.
-    fn put_to_sleep(&self) -> Vec<Action> {
-        let own = |s: &Socket| s.is_grouped() || self.counterpart(s).is_none();
-        let sockets = self.new.sockets().into_iter().filter(own);
-        let mut undo: Vec<Action> = sockets.map(|socket| Action::CloseListener { socket }).collect();
-        for process in self.new.processes() {
-            if !self.new.sockets_of(&process).is_empty() {
-                let instances = self.new.instances_of(&process).into_iter();
-                undo.extend(instances.map(|instance| Action::StopInstance { instance, wait: true }));
-            }
-        }
-        undo
-    }
-
-    /// What came to the old release after it was told to end waits in its listeners: it is served now.
-    pub(super) fn hand_on(&self, old: Activation<'_>, steps: &mut Steps) {
-        let sockets = old.processes().iter().rev().flat_map(|p| self.own_sockets(old, p)).collect::<Vec<_>>();
-        for socket in sockets {
-            if socket.is_grouped() && self.is_served_by_new(&socket) {
-                steps.add(Phase::Weights, Self::relay(&socket), vec![]);
-            }
-            self.leave(&socket, Phase::Weights, steps);
-        }
-    }
 }
 
 impl Swap<'_> {
@@ -498,8 +478,19 @@ impl Swap<'_> {
         }
         let wait = !of.drains_without_limit();
         for process in of.processes().iter().rev() {
-            for instance in of.instances_of(process).into_iter().chain(of.proxies_of(process)) {
+            for instance in of.instances_of(process) {
                 steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
+            }
+            for proxy in of.proxies_of(process) {
+                let ends = if wait {
+                    end_proxy(of, &proxy).to_vec()
+                } else {
+                    // Nobody may stay in the group beside the two that swap: what it carries is lost.
+                    vec![Action::StopInstance { instance: proxy, wait }]
+                };
+                for action in ends {
+                    steps.add(phase, action, vec![]);
+                }
             }
         }
         for socket in sockets {

@@ -3,6 +3,7 @@
 
 mod driver;
 mod exhaustive;
+mod ports;
 mod properties;
 mod scenarios;
 mod shapes;

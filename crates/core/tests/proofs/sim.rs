@@ -320,7 +320,14 @@ impl Host {
                 self.agent.clear();
                 self.reap();
             }
-            Action::Record { .. } | Action::AwaitEmptyQueue { .. } | Action::Relay { .. } => {}
+            Action::AwaitPort { instance, .. } if !self.is_active(&instance.unit) => {
+                return Err(format!("{} is not up", instance.unit));
+            }
+            Action::Record { .. }
+            | Action::AwaitPort { .. }
+            | Action::AwaitCarried { .. }
+            | Action::AwaitEmptyQueue { .. }
+            | Action::Relay { .. } => {}
         }
         Ok(vec![])
     }

@@ -1,35 +1,42 @@
 //! Rules between sections: listeners against each other and against their processes, folders, ordering.
 //!
-//! They run over what could be read, so a section with an error of its own is not blamed twice.
+//! Pure; the parser tells them with their lines, [`Spec::check`] for a document that no parser made here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::fields::{Section, did_you_mean};
-use super::process::is_unit_name;
+use super::fields::did_you_mean;
 use crate::ids::{ListenerName, ProcessName};
+use crate::spec::check::{Fault, is_unit_name};
 use crate::spec::{Address, Handoff, Listener, Spec};
 
-/// Records what breaks a rule between sections.
-pub(super) fn check(spec: &Spec, processes: Option<&Section<'_>>, listeners: Option<&Section<'_>>) {
-    if let Some(section) = listeners {
-        check_addresses(spec, section);
-    }
-    if let Some(section) = processes {
-        check_handoffs(spec, section, listeners);
-        check_folders(spec, section);
-        check_order(spec, section);
+/// The names that there are, also of sections with errors of their own.
+#[derive(Debug)]
+pub(in crate::spec) struct Known<'a> {
+    /// Of processes.
+    pub(in crate::spec) processes: BTreeSet<&'a str>,
+    /// Of listeners.
+    pub(in crate::spec) listeners: BTreeSet<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    /// Those of a spec.
+    pub(in crate::spec) fn of(spec: &'a Spec) -> Self {
+        Self {
+            processes: spec.processes.keys().map(ProcessName::as_str).collect(),
+            listeners: spec.listen.keys().map(ListenerName::as_str).collect(),
+        }
     }
 }
 
-/// Reports on a key of `[section.name]`, or on the table when the key is not there.
-fn report(section: &Section<'_>, name: &str, key: &str, what: String, hint: &str) {
-    let Some(field) = section.get(name) else { return };
-    let hint = Some(hint.to_owned());
-    match field.free_section().and_then(|s| s.get(key)) {
-        Some(inner) => inner.fail(what, hint),
-        None => field.fail(what, hint),
-    }
+/// What breaks a rule between sections.
+pub(in crate::spec) fn faults(spec: &Spec, known: &Known<'_>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    check_addresses(spec, &mut faults);
+    check_handoffs(spec, known, &mut faults);
+    check_folders(spec, &mut faults);
+    check_order(spec, known, &mut faults);
+    faults
 }
 
 /// Whether the kernel would see two sockets where the spec means one address each.
@@ -42,34 +49,36 @@ fn same_socket(a: &Address, b: &Address) -> bool {
     }
 }
 
-fn check_addresses(spec: &Spec, section: &Section<'_>) {
+fn check_addresses(spec: &Spec, faults: &mut Vec<Fault>) {
     let all: Vec<(&ListenerName, &Listener)> = spec.listen.iter().collect();
     for (i, (name, listener)) in all.iter().enumerate() {
         let clash = all[..i].iter().find(|(_, other)| same_socket(&listener.address, &other.address));
         if let Some((other, _)) = clash {
             let what = format!("`{}` is the address of `{other}` too", listener.address);
-            report(section, name.as_str(), "address", what, "each listener needs its own");
+            faults.push(Fault::new(
+                &["listen", name.as_str(), "address"],
+                what,
+                "each listener needs its own",
+            ));
         }
     }
 }
 
-fn check_handoffs(spec: &Spec, section: &Section<'_>, listeners: Option<&Section<'_>>) {
+fn check_handoffs(spec: &Spec, known: &Known<'_>, faults: &mut Vec<Fault>) {
     for (name, process) in &spec.processes {
         let own: BTreeMap<&ListenerName, &Listener> = spec.listeners_of(name).collect();
         if !process.overlap && !own.is_empty() {
-            let what = "is false, and the process has a listener".to_owned();
+            let what = "is false, and the process has a listener";
             let hint = "remove it and set strategy = \"immediate\" in [deploy]: clients wait in the listener";
-            report(section, name.as_str(), "overlap", what, hint);
+            faults.push(Fault::new(&["processes", name.as_str(), "overlap"], what, hint));
         }
-        if let Some(listeners) = listeners {
-            check_exclusive(&own, listeners);
-        }
-        check_arguments(spec, name, section, listeners);
+        check_exclusive(&own, faults);
+        check_arguments(spec, name, known, faults);
     }
 }
 
 /// Descriptor 0 and `PORT` exist once in a process.
-fn check_exclusive(own: &BTreeMap<&ListenerName, &Listener>, section: &Section<'_>) {
+fn check_exclusive(own: &BTreeMap<&ListenerName, &Listener>, faults: &mut Vec<Fault>) {
     for (name, listener) in own {
         let (what, alone) = match listener.handoff {
             Handoff::Stdin => ("descriptor 0 is one listener, and the process has several", own.len() == 1),
@@ -80,35 +89,30 @@ fn check_exclusive(own: &BTreeMap<&ListenerName, &Listener>, section: &Section<'
             Handoff::Auto | Handoff::Activation | Handoff::Bind | Handoff::Arg => continue,
         };
         if !alone {
-            report(section, name.as_str(), "handoff", what.to_owned(), "use another handoff");
+            faults.push(Fault::new(&["listen", name.as_str(), "handoff"], what, "use another handoff"));
         }
     }
 }
 
 /// `{fd:NAME}` in `exec` and `handoff = "arg"` need one another.
-fn check_arguments(
-    spec: &Spec,
-    name: &ProcessName,
-    processes: &Section<'_>,
-    listeners: Option<&Section<'_>>,
-) {
+fn check_arguments(spec: &Spec, name: &ProcessName, known: &Known<'_>, faults: &mut Vec<Fault>) {
     let Some(process) = spec.processes.get(name) else { return };
     let used: BTreeSet<&str> = process.exec.iter().flat_map(|word| placeholders(word)).collect();
     let own = || spec.listeners_of(name).filter(|(_, l)| l.handoff == Handoff::Arg).map(|(n, _)| n.as_str());
-    if let Some(section) = listeners {
-        for listener in own().filter(|n| !used.contains(n)) {
-            let what = format!("`arg` needs {{fd:{listener}}} in exec of `{name}`");
-            report(section, listener, "handoff", what, "add it where the number shall stand");
-        }
+    for listener in own().filter(|n| !used.contains(n)) {
+        let what = format!("`arg` needs {{fd:{listener}}} in exec of `{name}`");
+        let hint = "add it where the number shall stand";
+        faults.push(Fault::new(&["listen", listener, "handoff"], what, hint));
     }
     for wanted in used {
-        let unreadable = listeners.is_some_and(|s| s.get(wanted).is_some())
-            && !spec.listen.keys().any(|n| n.as_str() == wanted);
+        let unreadable =
+            known.listeners.contains(wanted) && !spec.listen.keys().any(|n| n.as_str() == wanted);
         if unreadable || own().any(|n| n == wanted) {
             continue;
         }
         let what = format!("{{fd:{wanted}}} needs a listener `{wanted}` of this process");
-        report(processes, name.as_str(), "exec", what, "add it to [listen] with handoff = \"arg\"");
+        let hint = "add it to [listen] with handoff = \"arg\"";
+        faults.push(Fault::new(&["processes", name.as_str(), "exec"], what, hint));
     }
 }
 
@@ -126,32 +130,35 @@ fn overlaps(a: &str, b: &str) -> bool {
 }
 
 /// A folder belongs to one release or to all of them, whichever process names it.
-fn check_folders(spec: &Spec, section: &Section<'_>) {
+fn check_folders(spec: &Spec, faults: &mut Vec<Fault>) {
     for (name, process) in &spec.processes {
         for shared in &process.shared {
             let mut private = spec.processes.values().flat_map(|p| &p.writable);
             if let Some(folder) = private.find(|w| overlaps(w, shared)) {
                 let what = format!("`{shared}` and the writable folder `{folder}` overlap");
-                report(section, name.as_str(), "shared", what, "keep each folder in one of the two lists");
+                let hint = "keep each folder in one of the two lists";
+                faults.push(Fault::new(&["processes", name.as_str(), "shared"], what, hint));
             }
         }
     }
 }
 
-fn check_order(spec: &Spec, section: &Section<'_>) {
-    let names: BTreeSet<&str> = section.fields().map(|f| f.name).collect();
+fn check_order(spec: &Spec, known: &Known<'_>, faults: &mut Vec<Fault>) {
+    let names = &known.processes;
     for (name, process) in &spec.processes {
         for (key, list) in [("after", &process.after), ("requires", &process.requires)] {
             for wanted in list.iter().filter(|w| !is_unit_name(w) && !names.contains(w.as_str())) {
                 let hint = did_you_mean(wanted, names.iter().copied())
                     .unwrap_or_else(|| format!("write `{wanted}.service` for a unit of the host"));
-                report(section, name.as_str(), key, format!("there is no process `{wanted}`"), &hint);
+                let what = format!("there is no process `{wanted}`");
+                faults.push(Fault::new(&["processes", name.as_str(), key], what, hint));
             }
         }
         if waits_for(spec, name, name) {
             let key = if process.after.is_empty() { "requires" } else { "after" };
-            let what = "the process waits for itself".to_owned();
-            report(section, name.as_str(), key, what, "break the circle of after and requires");
+            let what = "the process waits for itself";
+            let hint = "break the circle of after and requires";
+            faults.push(Fault::new(&["processes", name.as_str(), key], what, hint));
         }
     }
 }

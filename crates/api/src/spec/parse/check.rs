@@ -8,6 +8,7 @@ use super::fields::{Field, Keys, Section, did_you_mean};
 use super::process::read_command;
 use super::read_process_name;
 use crate::ids::{CheckName, ListenerName, ProcessName};
+use crate::spec::check::{FAILURES_MAX, INTERVAL_MIN, is_header_value, is_method, is_path, is_token};
 use crate::spec::{Check, CheckKind, Gate, Millis};
 
 const CHECK: Keys = Keys {
@@ -21,10 +22,6 @@ const EXPECT: Keys = Keys { known: &["status", "json"], later: &[] };
 
 /// Statuses that pass when the spec names none.
 const STATUS_DEFAULT: (u16, u16) = (200, 299);
-/// Most failures in a row that may be asked for.
-const FAILURES_MAX: u32 = 1000;
-/// Shortest time between tries: below it a check is load.
-const INTERVAL_MIN: Millis = Millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -143,15 +140,10 @@ fn read_listener(section: &Section<'_>, listeners: &BTreeSet<ListenerName>) -> O
     Some(name)
 }
 
-/// The characters of an HTTP token.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-}
-
 /// A text that can stand in a header line.
 fn read_header_value(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
-    if text.chars().any(char::is_control) {
+    if !is_header_value(text) {
         field.fail("holds a control character", None);
         return None;
     }
@@ -164,7 +156,7 @@ fn read_http(section: &Section<'_>, listeners: &BTreeSet<ListenerName>) -> Optio
     let path = section.required("path", "path = \"/health\"").and_then(|f| read_path(&f));
     let method = get("method").map_or(Some("GET".to_owned()), |f| {
         let text = f.text()?;
-        if !is_token(text) || text.bytes().any(|b| b.is_ascii_lowercase()) {
+        if !is_method(text) {
             f.fail(format!("`{}` is not a method", text.escape_debug()), Some("write \"GET\"".to_owned()));
             return None;
         }
@@ -188,7 +180,7 @@ fn read_http(section: &Section<'_>, listeners: &BTreeSet<ListenerName>) -> Optio
 
 fn read_path(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
-    if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+    if is_path(text) {
         return Some(text.to_owned());
     }
     let hint = "write for example \"/health\", other characters as %XX".to_owned();

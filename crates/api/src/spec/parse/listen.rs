@@ -6,12 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::fields::{Field, Keys, Section};
 use super::read_process_name;
 use crate::ids::{ListenerName, ProcessName};
+use crate::spec::check::{UNIX_PATH_MAX, is_unix_path};
 use crate::spec::{Address, Handoff, Listener};
 
 const LISTEN: Keys = Keys { known: &["address", "handoff", "process"], later: &[] };
-
-/// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them the zero at the end.
-const UNIX_PATH_MAX: usize = 107;
 
 /// Every listener that could be read.
 pub(super) fn read(
@@ -77,9 +75,7 @@ fn parse_address(text: &str) -> Result<Address, (&'static str, String)> {
 }
 
 fn parse_unix(text: &str) -> Result<Address, (&'static str, String)> {
-    let plain = |b: u8| b.is_ascii_graphic() && !b"%\"'\\".contains(&b);
-    let clean = text.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
-    if !clean || !text.bytes().all(plain) {
+    if !is_unix_path(text) {
         return Err(("is not a clean path", "write for example \"/run/shop.sock\"".to_owned()));
     }
     if text.len() > UNIX_PATH_MAX {

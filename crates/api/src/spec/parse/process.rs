@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::check_hosts;
 use super::fields::{Field, Keys, Section};
 use crate::ids::ProcessName;
+use crate::spec::check::{
+    FOLDER_HINT, INSTANCES_MAX, KILL_TIMEOUT_MIN, MEMORY_MIN, SIGNALS, is_folder, is_unit_name,
+};
 use crate::spec::{Millis, Process, split_words};
 
 const PROCESS: Keys = Keys {
@@ -23,31 +26,6 @@ const PROCESS: Keys = Keys {
     ],
     later: &["cpus", "user", "schedule", "run_on", "auto_stop", "min_running"],
 };
-
-/// Most copies of one process: a bound on unit names and on what one host can start.
-const INSTANCES_MAX: u32 = 512;
-/// The least memory limit: below it not even an interpreter starts, so `memory = "512b"` is a slip.
-const MEMORY_MIN: u64 = 1 << 20;
-
-/// Signals that ask a program to end. SIGKILL and SIGSTOP cannot ask.
-const SIGNALS: [&str; 14] = [
-    "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGABRT", "SIGALRM",
-    "SIGCONT", "SIGPIPE", "SIGTSTP", "SIGTTIN", "SIGTTOU",
-];
-
-/// Suffixes of unit names that ordering can refer to.
-const UNIT_SUFFIXES: [&str; 10] = [
-    ".service",
-    ".socket",
-    ".target",
-    ".mount",
-    ".automount",
-    ".path",
-    ".timer",
-    ".slice",
-    ".device",
-    ".swap",
-];
 
 /// Words that only a shell understands.
 const SHELL_WORDS: [&str; 7] = ["&&", "||", "|", ">", ">>", "<", "2>&1"];
@@ -80,7 +58,7 @@ fn read_one(section: &Section<'_>) -> Option<Process> {
         overlap: get("overlap").and_then(|f| f.boolean()).unwrap_or(true),
         kill_signal: get("kill_signal").and_then(|f| read_signal(&f)).unwrap_or_else(|| "SIGTERM".to_owned()),
         kill_timeout: get("kill_timeout")
-            .and_then(|f| f.duration(Millis(100)))
+            .and_then(|f| f.duration(KILL_TIMEOUT_MIN))
             .unwrap_or(Millis::from_secs(5)),
         memory: get("memory").and_then(|f| read_memory(&f)),
         writable: get("writable").map(|f| read_folders(&f)).unwrap_or_default(),
@@ -136,13 +114,12 @@ fn read_folders(field: &Field<'_>) -> Vec<String> {
     let read = |item: Field<'_>| {
         let text = item.text()?;
         let parts: Vec<&str> = text.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
-        let outside = text.starts_with('/') || parts.contains(&"..");
-        if outside || parts.is_empty() || text.chars().any(char::is_control) {
-            let hint = "write a path relative to the release root, for example \"tmp\"".to_owned();
-            item.fail(format!("{text:?} is not a folder inside the release"), Some(hint));
+        let folder = parts.join("/");
+        if text.starts_with('/') || !is_folder(&folder) {
+            item.fail(format!("{text:?} is not a folder inside the release"), Some(FOLDER_HINT.to_owned()));
             return None;
         }
-        Some(parts.join("/"))
+        Some(folder)
     };
     field.texts().unwrap_or_default().into_iter().filter_map(read).collect()
 }
@@ -160,12 +137,4 @@ fn read_units(field: &Field<'_>) -> Vec<String> {
         None
     };
     field.texts().unwrap_or_default().into_iter().filter_map(read).collect()
-}
-
-/// Whether this is a whole unit name by systemd's rule.
-pub(super) fn is_unit_name(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
-    text.len() <= 255
-        && UNIT_SUFFIXES.iter().any(|s| text.len() > s.len() && text.ends_with(s))
-        && text.bytes().all(allowed)
 }

@@ -1,0 +1,189 @@
+//! Removes what nobody uses any more and no deployment accounts for: at the start what an earlier life of the
+//! agent left half done, then once a day pushes that went nowhere, old trampolines, and notes about calls.
+//!
+//! It must never touch what a deployment or an app may still use, and no failure of it is fatal. Called by `boot`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use deployd_api::error::ErrorBody;
+use deployd_api::ids::Timestamp;
+use deployd_core::units;
+use tracing::{info, warn};
+
+use crate::driver::clock;
+use crate::effects::{RealHost, on_disk, step_failed};
+use crate::host::systemd::Systemd;
+use crate::store::atomic;
+use crate::supervisor::{Supervisor, store_failed};
+
+/// How often, and how old a push must be of which nothing came since.
+const DAY: Duration = Duration::from_hours(24);
+/// Where outputs of commands wait to be read.
+const RUN_DIR: &str = "/run/deployd";
+
+/// Clears what an agent that died left in the middle of something. Before anything runs: nothing here is in use.
+pub async fn at_start(systemd: &Systemd) {
+    if let Err(error) = end_checks(systemd).await {
+        warn!(%error, "commands of checks that nobody waits for could not be ended");
+    }
+    let swept = on_disk(|| sweep(Path::new(units::UNIT_DIR), Path::new(RUN_DIR))).await;
+    match swept {
+        Ok(0) => {}
+        Ok(files) => info!(files, "cleared files that were left half written"),
+        Err(error) => warn!(%error, "files that were left half written could not be cleared"),
+    }
+}
+
+/// A check that was interrupted is made anew, with a command of its own.
+async fn end_checks(systemd: &Systemd) -> Result<(), ErrorBody> {
+    for unit in systemd.list(&["deployd-check-*"]).await.map_err(|e| step_failed(&e))? {
+        systemd.clear(&unit.name).await.map_err(|e| step_failed(&e))?;
+    }
+    Ok(())
+}
+
+/// Unit files, drop-ins and links that did not get their names, and outputs that nobody reads.
+fn sweep(unit_dir: &Path, run_dir: &Path) -> usize {
+    let is_drop_in = |path: &PathBuf| {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        name.starts_with("deployd-") && path.extension() == Some(OsStr::new("d"))
+    };
+    let drop_ins = entries(unit_dir).into_iter().filter(is_drop_in);
+    let folders = [unit_dir.to_owned(), unit_dir.join("multi-user.target.wants")];
+    let mut swept = 0;
+    for folder in folders.into_iter().chain(drop_ins) {
+        match atomic::sweep(&folder) {
+            Ok(files) => swept += files,
+            Err(error) => warn!(folder = %folder.display(), %error, "a folder could not be swept"),
+        }
+    }
+    let outputs = entries(run_dir).into_iter().filter(|p| p.extension() == Some(OsStr::new("out")));
+    swept + outputs.filter(|path| std::fs::remove_file(path).is_ok()).count()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    // A folder that is not there has nothing in it.
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect()
+}
+
+/// Runs for ever.
+pub async fn run(supervisor: Arc<Supervisor<RealHost>>) {
+    loop {
+        if let Err(error) = collect(&supervisor).await {
+            warn!(%error, "what nobody uses could not be collected; trying again tomorrow");
+        }
+        tokio::time::sleep(DAY).await;
+    }
+}
+
+async fn collect(supervisor: &Arc<Supervisor<RealHost>>) -> Result<(), ErrorBody> {
+    let before = Timestamp(clock::now().0.saturating_sub(u64::try_from(DAY.as_millis()).unwrap_or(u64::MAX)));
+    let calls = supervisor.store().collect_aliases(before).await.map_err(|e| store_failed(&e))?;
+    let pushes = collect_staging(supervisor).await?;
+    let runtimes = collect_runtimes(supervisor).await?;
+    if calls + pushes + runtimes > 0 {
+        info!(pushes, runtimes, calls, "collected what nobody uses");
+    }
+    Ok(())
+}
+
+async fn collect_staging(supervisor: &Arc<Supervisor<RealHost>>) -> Result<usize, ErrorBody> {
+    let releases = supervisor.host().releases.clone();
+    let list = releases.clone();
+    let apps = on_disk(move || list.apps()).await?.map_err(|e| step_failed(&e))?;
+    let before = SystemTime::now() - DAY;
+    let mut collected = 0;
+    for app in apps {
+        // What is staged may be about to be sealed.
+        if supervisor.running(&app).await.is_some() {
+            continue;
+        }
+        let known = supervisor.app(&app).await.is_ok();
+        let releases = releases.clone();
+        let work = move || {
+            let collected = releases.collect_staging(&app, before)?;
+            if !known && collected > 0 {
+                releases.forget_empty(&app);
+            }
+            Ok::<_, crate::store::releases::ReleaseError>(collected)
+        };
+        collected += on_disk(work).await?.map_err(|e| step_failed(&e))?;
+    }
+    Ok(collected)
+}
+
+/// Trampolines and shims that no release names. While a deployment is under way its plan may name one that no
+/// state names yet.
+async fn collect_runtimes(supervisor: &Arc<Supervisor<RealHost>>) -> Result<usize, ErrorBody> {
+    let store = supervisor.store();
+    if !store.unfinished().await.map_err(|e| store_failed(&e))?.is_empty() {
+        return Ok(0);
+    }
+    // As text: also of an app whose state this version cannot read.
+    let states = store.load_apps().await.map_err(|e| store_failed(&e))?;
+    let states: Vec<String> = states.into_iter().map(|row| row.state).collect();
+    let current = PathBuf::from(&supervisor.host().settings.runtime);
+    on_disk(move || remove_runtimes(&current, &states)).await
+}
+
+fn remove_runtimes(current: &Path, states: &[String]) -> usize {
+    let Some(root) = current.parent() else { return 0 };
+    let named = |path: &PathBuf| states.iter().any(|s| s.contains(path.to_string_lossy().as_ref()));
+    let unused: BTreeSet<PathBuf> =
+        entries(root).into_iter().filter(|path| path != current && !named(path)).collect();
+    let mut removed = 0;
+    for path in unused {
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => removed += 1,
+            Err(error) => warn!(path = %path.display(), %error, "an old trampoline could not be removed"),
+        }
+    }
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(path: &Path) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    }
+
+    #[test]
+    fn only_what_is_half_done_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (units, run) = (dir.path().join("units"), dir.path().join("run"));
+        let stays = ["a.service", ".hidden", "other.d/.x.1.0.deployd-new", "deployd-a@.service.d/50.conf"];
+        let goes = [
+            ".deployd-a.service.1.0.deployd-new",
+            "multi-user.target.wants/.deployd-a.target.1.1.deployd-new",
+            "deployd-a@.service.d/.50.conf.1.2.deployd-new",
+        ];
+        stays.iter().chain(&goes).for_each(|name| touch(&units.join(name)));
+        touch(&run.join("deployd-check-x.out"));
+        touch(&run.join("deployd.sock"));
+        assert_eq!(sweep(&units, &run), 4);
+        assert!(stays.iter().all(|name| units.join(name).exists()));
+        assert!(!goes.iter().any(|name| units.join(name).exists()));
+        assert!(run.join("deployd.sock").exists());
+        assert_eq!(sweep(&units, &run), 0);
+        assert_eq!(sweep(&dir.path().join("none"), &run), 0);
+    }
+
+    #[test]
+    fn a_runtime_stays_as_long_as_something_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["0a", "1b", "2c"] {
+            touch(&dir.path().join(name).join("deployd-exec"));
+        }
+        let states = [format!("{{\"runtime\":\"{}\"}}", dir.path().join("1b").display())];
+        assert_eq!(remove_runtimes(&dir.path().join("0a"), &states), 1);
+        assert!(dir.path().join("0a").exists() && dir.path().join("1b").exists());
+        assert!(!dir.path().join("2c").exists());
+    }
+}
