@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Digest};
+use deployd_api::manifest::{EntryKind, Manifest};
 use deployd_api::spec::{Handoff, Spec};
 use deployd_core::facts::{ArtifactFacts, Facts};
 use deployd_core::plan::Request;
@@ -46,6 +47,7 @@ impl Observer for RealHost {
             user_taken: users::lookup(&state.app).err().map(|e| e.to_string()),
             base_port: base_port(spec, &state)?,
             keep: self.settings.keep,
+            epmd: super::epmd::needed(&state.app)?,
             state,
         })
     }
@@ -82,12 +84,14 @@ impl RealHost {
         let space = crate::store::disk::observe(&self.apps_dir())
             .map_err(|e| super::files::io_failed("look at the room of", &self.apps_dir(), &e))?;
         let promised = self.disk.promised().bytes.saturating_add(self.settings.disk_reserve);
+        let beam = staged.manifest.entries().iter().any(|e| e.path == "releases/start_erl.data");
         Ok(Some(ArtifactFacts {
             size: staged.manifest.total_size(),
             complete: staged.complete,
             needs: staged.need.bytes,
             room: space.free_bytes.saturating_sub(promised),
-            beam: staged.manifest.entries().iter().any(|e| e.path == "releases/start_erl.data"),
+            beam,
+            epmd: if beam { epmd(&staged.manifest) } else { None },
             programs: programs.collect(),
         }))
     }
@@ -115,6 +119,19 @@ impl RealHost {
         }
         Ok(strangers)
     }
+}
+
+/// The epmd of a BEAM release: its own, or, when it brings no runtime, the one that it would find on the host.
+fn epmd(manifest: &Manifest) -> Option<String> {
+    let own = manifest.entries().iter().find(|e| {
+        let runtime = e.path.strip_prefix("erts-").and_then(|rest| rest.split_once('/'));
+        let runs = matches!(e.kind, EntryKind::File { executable: true, .. });
+        runs && runtime.is_some_and(|(_, inside)| inside == "bin/epmd")
+    });
+    own.map(|e| e.path.clone()).or_else(|| {
+        let found = elf::on_path("epmd", PATH)?;
+        Some(found.to_string_lossy().into_owned())
+    })
 }
 
 /// Free loopback ports for programs that cannot take a listener.

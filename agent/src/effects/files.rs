@@ -32,7 +32,7 @@ pub(super) fn write(files: &[UnitFile]) -> Result<Done, ErrorBody> {
     Ok(Done::default())
 }
 
-fn make_parent(path: &Path) -> Result<(), ErrorBody> {
+pub(super) fn make_parent(path: &Path) -> Result<(), ErrorBody> {
     let Some(parent) = path.parent() else { return Ok(()) };
     std::fs::create_dir_all(parent).map_err(|e| io_failed("make", parent, &e))
 }

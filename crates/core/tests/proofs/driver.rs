@@ -297,6 +297,9 @@ impl Run {
             }
         }
         self.host.connect_everywhere();
+        if let Some(node) = self.host.nameless_node() {
+            panic!("{node} runs without epmd\n{}", self.story());
+        }
         for prefix in self.alone.iter().filter(|_| !undo_failed) {
             let runs = self.host.runs(prefix);
             assert!(runs.len() <= 1, "{prefix} runs twice: {runs:?}\n{}", self.story());
