@@ -201,6 +201,16 @@ impl Activation<'_> {
         named.map(|(n, s)| UnitFile { path: path(&s.unit), content: self.socket_text(n, &s) }).collect()
     }
 
+    /// The paths of [`Self::files`].
+    pub fn file_paths(&self) -> Vec<String> {
+        let spec = self.spec();
+        let mut units: Vec<String> = self.sockets().into_iter().map(|s| s.unit).collect();
+        let ported = spec.listen.iter().filter(|(_, l)| l.handoff == Handoff::Port);
+        units.extend(ported.map(|(name, _)| proxy_template(&spec.app, name, self.tag)));
+        units.extend(spec.processes.keys().map(|name| template(&spec.app, name, self.tag)));
+        units.iter().map(|unit| path(unit)).collect()
+    }
+
     /// Every unit file of this activation.
     pub fn files(
         &self,

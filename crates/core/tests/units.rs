@@ -74,6 +74,11 @@ impl Written {
         let release = release();
         let of = Activation { tag: "v1".parse().unwrap(), release: &release };
         let mut units = of.files("h1", None, &|_| true);
+        let mut paths: Vec<&String> = units.iter().map(|f| &f.path).collect();
+        let mut told = of.file_paths();
+        paths.sort();
+        told.sort();
+        assert_eq!(told.iter().collect::<Vec<_>>(), paths);
         units.push(slice_file(&"shop".parse().unwrap()));
         units.push(epmd_file("/bin/true"));
         let write = |file: &UnitFile| {

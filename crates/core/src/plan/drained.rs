@@ -56,7 +56,7 @@ pub fn plan_drained(state: &AppState, tag: Tag) -> Vec<Action> {
     }
     let members = state.groups.values().flatten().filter(|s| s.tag == tag);
     actions.extend(members.map(|s| Action::LeaveGroup { socket: s.clone() }));
-    let mut paths: Vec<String> = of.files("", None, &|_| false).into_iter().map(|f| f.path).collect();
+    let mut paths: Vec<String> = of.file_paths();
     paths.extend(of.processes().iter().map(|p| units::nonblocking_drop_in(&app, p, tag)));
     paths.retain(own);
     let last = rest.is_empty();

@@ -147,7 +147,7 @@ pub(super) fn plan_remove(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
         let Some(release) = state.releases.get(&tag.label) else { continue };
         let of = Activation { tag, release };
         plan_down(of, true, &mut steps);
-        paths.extend(of.files(&facts.host, None, &|_| false).into_iter().map(|f| f.path));
+        paths.extend(of.file_paths());
         paths.extend(of.processes().iter().map(|p| units::nonblocking_drop_in(&app, p, tag)));
     }
     paths.push(units::slice_file(&app).path);

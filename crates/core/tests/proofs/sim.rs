@@ -26,6 +26,8 @@ pub(crate) enum Life {
 struct Process {
     life: Life,
     holds: BTreeSet<u32>,
+    /// Whether it was started with `Wants=` on epmd.
+    named: bool,
 }
 
 /// The model.
@@ -106,17 +108,19 @@ impl Host {
             // `Sockets=` implies `Wants=`.
             holds.insert(self.open(socket)?);
         }
-        if self.wants_epmd(unit) {
+        let named = text.lines().any(|l| l == units::epmd_wanted());
+        if named {
             self.start_epmd();
         }
-        self.processes.insert(unit.to_owned(), Process { life: Life::Active, holds });
+        self.processes.insert(unit.to_owned(), Process { life: Life::Active, holds, named });
         Ok(())
     }
 
     /// What is only wanted and not there is no failure.
     fn start_epmd(&mut self) {
         if self.files.contains_key(&units::path(EPMD)) && !self.processes.contains_key(EPMD) {
-            self.processes.insert(EPMD.to_owned(), Process { life: Life::Active, holds: BTreeSet::new() });
+            let epmd = Process { life: Life::Active, holds: BTreeSet::new(), named: false };
+            self.processes.insert(EPMD.to_owned(), epmd);
         }
     }
 
@@ -147,11 +151,8 @@ impl Host {
 
     /// A node that was started with epmd has it as long as it runs.
     pub(crate) fn nameless_node(&self) -> Option<&String> {
-        self.processes.keys().find(|unit| self.wants_epmd(unit) && !self.processes.contains_key(EPMD))
-    }
-
-    fn wants_epmd(&self, unit: &str) -> bool {
-        self.text(unit).is_ok_and(|text| text.lines().any(|l| l == units::epmd_wanted()))
+        let named = self.processes.iter().find(|(_, p)| p.named).map(|(unit, _)| unit);
+        named.filter(|_| !self.processes.contains_key(EPMD))
     }
 
     fn end(&mut self, unit: &str) {
@@ -278,7 +279,7 @@ impl Host {
         let owner = |id: &u32| self.pid1.iter().find(|(_, i)| *i == id).map(|(u, _)| u.clone());
         let name = |id: &u32| owner(id).unwrap_or_else(|| format!("stale member {id}"));
         // While nobody asks for it, epmd runs or not: a restart of the host ends it. Without its unit it must not.
-        let asked = self.processes.keys().any(|unit| self.wants_epmd(unit));
+        let asked = self.processes.values().any(|p| p.named);
         let there = asked || !self.files.contains_key(&units::path(EPMD));
         let processes = self.processes.iter().filter(|(unit, _)| there || *unit != EPMD);
         Summary {
