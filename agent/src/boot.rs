@@ -89,6 +89,7 @@ async fn host(
         releases,
         disk: Reservations::new(apps_dir.clone(), settings.disk_reserve),
         store,
+        epmd: tokio::sync::Mutex::default(),
         settings: HostSettings {
             name: match &settings.host_name {
                 Some(name) => name.clone(),

@@ -146,6 +146,7 @@ fn remove_runtimes(current: &Path, states: &[String]) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
 

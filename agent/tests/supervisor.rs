@@ -23,7 +23,7 @@ use deployd_api::ids::{AppName, DeploymentId, Digest, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument};
 use deployd_api::spec::parse;
 use deployd_core::action::{Action, UnitFile};
-use deployd_core::facts::{ArtifactFacts, Facts};
+use deployd_core::facts::{ArtifactFacts, Epmd, Facts};
 use deployd_core::plan::{Carrier, Request};
 use deployd_core::state::{AppState, Unended};
 use tokio::sync::Notify;
@@ -105,12 +105,14 @@ impl Observer for Pretender {
                 needs: 1,
                 room: if self.refuses { 0 } else { 2 },
                 beam: false,
+                epmd: None,
                 programs: BTreeMap::new(),
             }),
             strangers: BTreeMap::new(),
             user_taken: None,
             base_port: 20_000,
             keep: 5,
+            epmd: Epmd::Missing,
         })
     }
 

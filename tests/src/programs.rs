@@ -50,10 +50,7 @@ impl Program {
             Self::Tokio | Self::Prefork => return site.artifact(&format!("{self:?}").to_lowercase()),
             Self::Node => site.host.push_dir(&apps.join("node"), &to)?,
             Self::Python => site.host.push_dir(&apps.join("python"), &to)?,
-            Self::Mix => {
-                site.host.push_dir(&mix_release()?, &to)?;
-                start_epmd(site, &to)?;
-            }
+            Self::Mix => site.host.push_dir(&mix_release()?, &to)?,
         }
         Ok(to)
     }
@@ -71,14 +68,6 @@ impl Program {
             self.exec()
         )
     }
-}
-
-/// epmd in a unit of its own. Without one, whichever instance is first starts it in its own unit, and takes it along
-/// when it ends: an instance that boots just then fails to register.
-fn start_epmd(site: &Site, release: &str) -> Result<()> {
-    let run =
-        format!("systemd-run --quiet --unit=beam-epmd $(echo {release}/erts-*/bin/epmd) -address 127.0.0.1");
-    site.host.ok(&run).map(drop)
 }
 
 /// The `mix release`, built in the oldest root once and cached by the contents of its sources and the root.

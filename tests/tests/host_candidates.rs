@@ -29,6 +29,16 @@ fn trixie_survives_a_bad_release_with_traffic() -> Result<()> {
     survives_a_bad_release_with_traffic(Suite::Trixie)
 }
 
+#[test]
+fn bookworm_runs_checks_that_are_commands() -> Result<()> {
+    runs_checks_that_are_commands(Suite::Bookworm)
+}
+
+#[test]
+fn trixie_runs_checks_that_are_commands() -> Result<()> {
+    runs_checks_that_are_commands(Suite::Trixie)
+}
+
 /// A spec whose candidates are given up soon.
 fn hasty() -> Spec {
     Spec::shop().key("deploy", "wait_timeout", "4s").key("deploy", "drain_timeout", "2s")
@@ -192,4 +202,87 @@ fn survives_a_bad_release_with_traffic(suite: Suite) -> Result<()> {
     ensure!(shop::main_pid(&site.host, "deployd-shop-web-v3@1.service")? == 0, "v3 is still there");
     shop::require_settled(&site, LIMIT)?;
     site.host.finish()
+}
+
+/// Writes down what is around it, into the one folder that an app may write.
+const LOOK: &str = r#"#!/bin/sh
+exec 2>&1
+cd "${0%/*}/.." || exit 9
+{
+    env
+    grep -E '^(NoNewPrivs|Seccomp|CapBnd|CapEff|Uid|Gid):' /proc/self/status
+    for dir in . tmp /usr /etc; do
+        touch "$dir/written" 2>/dev/null && echo "writes $dir"
+    done
+    cat /proc/self/cgroup
+    [ -z "$DEPLOYD_CANDIDATE_URL" ] || python3 -c '
+import os, urllib.request
+print("url:", urllib.request.urlopen(os.environ["DEPLOYD_CANDIDATE_URL"]).read().decode().strip())'
+} > "$STATE_DIRECTORY/$DEPLOYD_PROCESS.$DEPLOYD_RELEASE"
+[ "$FAIL_LOOK" != "$DEPLOYD_PROCESS" ] || { echo "it is not as it should be"; exit 3; }
+"#;
+
+/// A command sees what its process sees, can do no more, and talks to the candidate while the other one serves.
+fn runs_checks_that_are_commands(suite: Suite) -> Result<()> {
+    let site = Site::boot(suite, "web1")?;
+    let dir = site.artifact("looks")?;
+    site.host.write_file(&format!("{dir}/bin/look"), LOOK, 0o755)?;
+    site.host.ok(&format!("mkdir {dir}/tmp"))?;
+    let spec = || {
+        Spec::shop()
+            .key("processes.job", "exec", "bin/app worker")
+            .raw("processes.job", "writable", "[\"tmp\"]")
+            .key("listen.http", "process", "web")
+            .key("checks.web", "command", "bin/look")
+            .key("checks.web", "process", "web")
+            .key("checks.job", "command", "bin/look")
+            .key("checks.job", "process", "job")
+    };
+    site.deploy(&dir, &site.spec("v1", &spec().text())?)?;
+    let traffic = Traffic::on(&site.host, &["v1"])?;
+    let failing = spec().env("FAIL_LOOK", "job").env("GREETING", "100% \\\"$HOME\\\"").key(
+        "deploy",
+        "wait_timeout",
+        "4s",
+    );
+    let called = site.push(&dir, &site.spec("v2", &failing.text())?)?.expect(4)?;
+    // Long lines are wrapped.
+    let said = called.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(said.contains("exited with 3: it is not as it should be"), "{}", called.stderr);
+    traffic.end_unharmed()?;
+    for (process, writes) in [("web", vec![]), ("job", vec!["writes tmp"])] {
+        sees_what_its_process_sees(&site, process, &writes).with_context(|| process.to_owned())?;
+    }
+    shop::require_no_traces(&site.host, "shop", "v2")?;
+    shop::require_settled(&site, LIMIT)?;
+    site.host.finish()
+}
+
+fn sees_what_its_process_sees(site: &Site, process: &str, writes: &[&str]) -> Result<()> {
+    let seen = |label| site.host.read_file(&format!("/var/lib/deployd-apps/shop/{process}.{label}"));
+    let (first, candidate) = (seen("v1")?, seen("v2")?);
+    let has = |text: &str, line: &str| text.lines().any(|l| l == line);
+    for line in ["GREETING=100% \"$HOME\"", "DEPLOYD_INSTANCE=1", "url: shop v2"] {
+        ensure!(has(&candidate, line), "no line {line:?}:\n{candidate}");
+    }
+    ensure!(has(&candidate, &format!("DEPLOYD_PROCESS={process}")), "{candidate}");
+    ensure!(has(&candidate, "PORT=8080") == (process == "web"), "{candidate}");
+    ensure!(candidate.contains("/deployd-shop.slice/"), "{candidate}");
+    let wrote: Vec<&str> = candidate.lines().filter(|l| l.starts_with("writes ")).collect();
+    ensure!(wrote == writes, "{candidate}");
+    // Of the process itself, which is the same in every release.
+    let pid = shop::main_pid(&site.host, &format!("deployd-shop-{process}-v1@1.service"))?;
+    let status = site.host.read_file(&format!("/proc/{pid}/status"))?;
+    let limits = ["NoNewPrivs:", "Seccomp:", "CapBnd:", "CapEff:", "Uid:", "Gid:"];
+    for line in status.lines().filter(|l| limits.iter().any(|name| l.starts_with(name))) {
+        ensure!(has(&first, line), "the process has {line:?}:\n{first}");
+    }
+    let variables = site.host.ok(&format!("tr '\\0' '\\n' < /proc/{pid}/environ"))?;
+    let of_listeners = ["LISTEN_", "LD_PRELOAD=", "DEPLOYD_BIND="];
+    let of_units = ["INVOCATION_ID=", "JOURNAL_STREAM=", "SYSTEMD_EXEC_PID=", "MEMORY_PRESSURE_WATCH="];
+    let own = |line: &&str| of_listeners.iter().chain(&of_units).any(|name| line.starts_with(name));
+    for line in variables.lines().filter(|line| !own(line)) {
+        ensure!(has(&first, line), "the process has {line:?}:\n{first}");
+    }
+    Ok(())
 }

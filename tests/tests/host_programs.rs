@@ -19,6 +19,8 @@ const FLOW: u64 = 200;
 const FLOW_WITHIN: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(30);
 const ANY: &str = "address = \":8080\"";
+/// How exposed an app may be by `systemd-analyze security`, in tenths (0 is best, 100 worst).
+const MAX_EXPOSURE: &str = "17";
 
 #[test]
 fn node() -> Result<()> {
@@ -75,6 +77,7 @@ impl Trial {
         let own = if self.program == Program::Node { Family::V6 } else { Family::V4 };
         self.deploy("v1", ANY, &[])?;
         self.all_serve()?;
+        self.require_sandbox()?;
         self.require_peers(own).context("bound as it does by itself")?;
         self.require_clean_children()?;
         self.require_backlog()?;
@@ -87,6 +90,15 @@ impl Trial {
         self.explicit("v6", "::1", "[::1]:8082")?;
         self.site.require_silent_doctor()?;
         self.site.host.finish()
+    }
+
+    /// The program serves in it as it is: nothing was relaxed for it.
+    fn require_sandbox(&self) -> Result<()> {
+        let unit = "deployd-shop-web-v1@1.service";
+        let words = format!("systemd-analyze security --no-pager --threshold={MAX_EXPOSURE} {unit}");
+        let said = self.site.host.ok(&words)?;
+        eprintln!("{:?}: {}", self.program, said.lines().last().unwrap_or_default());
+        Ok(())
     }
 
     fn push_words(&self, version: &str, listen: &str, env: &[(&str, &str)]) -> Result<String> {

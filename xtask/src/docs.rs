@@ -87,6 +87,7 @@ fn example_units() -> Result<String> {
         tree: "/var/lib/deployd/apps/shop/releases/v1-0a1b2c3d".to_owned(),
         runtime: "/var/lib/deployd/runtime/4e5f6a7b".to_owned(),
         beam: false,
+        epmd: None,
         state: ReleaseState::Live,
         created: Timestamp(0),
         origin: Origin::default(),

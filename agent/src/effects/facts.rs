@@ -5,6 +5,7 @@ use std::path::Path;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Digest, ProcessName};
+use deployd_api::manifest::{EntryKind, Manifest};
 use deployd_api::spec::{Handoff, Spec};
 use deployd_core::action::UnitFile;
 use deployd_core::facts::{ArtifactFacts, Facts};
@@ -55,6 +56,7 @@ impl Observer for RealHost {
             user_taken,
             base_port,
             keep: self.settings.keep,
+            epmd: super::epmd::needed(&state.app)?,
             state,
         })
     }
@@ -113,12 +115,14 @@ impl RealHost {
         let looked: Result<_, ErrorBody> = blocking(look).await?;
         let Some((staged, programs, space)) = looked? else { return Ok(None) };
         let promised = self.disk.promised().bytes.saturating_add(self.settings.disk_reserve);
+        let beam = staged.manifest.entries().iter().any(|e| e.path == "releases/start_erl.data");
         Ok(Some(ArtifactFacts {
             size: staged.manifest.total_size(),
             complete: staged.complete,
             needs: staged.need.bytes,
             room: space.free_bytes.saturating_sub(promised),
-            beam: staged.manifest.entries().iter().any(|e| e.path == "releases/start_erl.data"),
+            beam,
+            epmd: if beam { epmd(&staged.manifest) } else { None },
             programs,
         }))
     }
@@ -160,6 +164,19 @@ fn ported_instances(request: &Request, state: &AppState) -> u32 {
     };
     let Some(spec) = spec.filter(|s| s.listen.values().any(|l| l.handoff == Handoff::Port)) else { return 0 };
     spec.processes.values().map(|p| p.instances).max().unwrap_or(1)
+}
+
+/// The epmd of a BEAM release: its own, or, when it brings no runtime, the one that it would find on the host.
+fn epmd(manifest: &Manifest) -> Option<String> {
+    let own = manifest.entries().iter().find(|e| {
+        let runtime = e.path.strip_prefix("erts-").and_then(|rest| rest.split_once('/'));
+        let runs = matches!(e.kind, EntryKind::File { executable: true, .. });
+        runs && runtime.is_some_and(|(_, inside)| inside == "bin/epmd")
+    });
+    own.map(|e| e.path.clone()).or_else(|| {
+        let found = elf::on_path("epmd", PATH)?;
+        Some(found.to_string_lossy().into_owned())
+    })
 }
 
 /// Free loopback ports for programs that cannot take a listener.
@@ -205,6 +222,7 @@ mod tests {
             tree: String::new(),
             runtime: String::new(),
             beam: false,
+            epmd: None,
             state: ReleaseState::Kept,
             created: Timestamp(0),
             origin: Origin::default(),

@@ -23,9 +23,9 @@ const UNIT_MODE: u32 = 0o644;
 
 /// A file that could not be written, and whether that was for want of room.
 #[derive(Debug)]
-struct Unwritten {
+pub(super) struct Unwritten {
     full: bool,
-    failure: ErrorBody,
+    pub(super) failure: ErrorBody,
 }
 
 impl From<AtomicError> for Unwritten {
@@ -35,7 +35,7 @@ impl From<AtomicError> for Unwritten {
 }
 
 /// Writes files, each by rename.
-fn write(files: &[UnitFile]) -> Result<(), Unwritten> {
+pub(super) fn write(files: &[UnitFile]) -> Result<(), Unwritten> {
     for file in files {
         let path = Path::new(&file.path);
         if std::fs::read(path).is_ok_and(|now| now == file.content.as_bytes()) {
@@ -47,7 +47,7 @@ fn write(files: &[UnitFile]) -> Result<(), Unwritten> {
     Ok(())
 }
 
-fn make_parent(path: &Path) -> Result<(), Unwritten> {
+pub(super) fn make_parent(path: &Path) -> Result<(), Unwritten> {
     let Some(parent) = path.parent() else { return Ok(()) };
     std::fs::create_dir_all(parent).map_err(|e| Unwritten {
         full: e.kind() == std::io::ErrorKind::StorageFull,

@@ -3,6 +3,8 @@
 //! Called by the driver and the janitor only. What an arm needs to know stands in the action; the app's
 //! state is looked at for one thing, the order in which sockets joined their group.
 
+mod command;
+mod epmd;
 mod facts;
 mod failure;
 mod files;
@@ -48,6 +50,8 @@ pub struct RealHost {
     pub disk: Reservations,
     /// Uids.
     pub store: Store,
+    /// Held while the host's epmd is made or removed: apps share it.
+    pub epmd: tokio::sync::Mutex<()>,
     /// What the config says and the host is.
     pub settings: HostSettings,
 }
@@ -104,6 +108,8 @@ impl RealHost {
                 let paths = paths.clone();
                 files::blocking(move || files::remove(&paths)).await?
             }
+            Action::EnsureEpmd { source, program, unit } => self.ensure_epmd(source, program, unit).await,
+            Action::RemoveEpmd { app, program } => self.remove_epmd(app, program).await,
             Action::Steer { sockets, to, .. } => self.steer(sockets, *to, run).await,
             Action::OpenListener { socket, nonblocking } => self.open(socket, *nonblocking).await,
             Action::CloseListener { socket } => self.close(socket, run).await,

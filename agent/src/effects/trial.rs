@@ -15,13 +15,10 @@ use super::RealHost;
 use super::failure::step_failed;
 use super::instances::ended;
 use crate::driver::{Done, Run};
-use crate::host::probe::{self, HttpProbe, Probed, Target, forward::Forward};
-use crate::host::systemd::{Ended, Leftover, Property, PropertyValue, TransientSpec};
+use crate::host::probe::{self, HttpProbe, Probed, Target};
 
 /// How often it is looked whether the processes are up.
 const LOOK: Duration = Duration::from_millis(100);
-/// Largest file that a command of a check may write, its output among them.
-const FILE_MAX: u64 = 8 << 20;
 
 /// One check under way.
 struct Running<'a> {
@@ -219,65 +216,18 @@ impl RealHost {
                 Some(ports) => private(ports, limit).await,
                 None => probe::tcp(target(listener)?, limit).await,
             },
-            CheckKind::Exec { command, .. } => return self.exec(trial, name, command, limit, targets).await,
+            CheckKind::Exec { command, .. } => {
+                let site = trial.commands.get(name).ok_or_else(|| no_site(name))?;
+                let target = site.listener.as_ref().map(target).transpose()?;
+                let unit = format!("deployd-check-{}-{name}-{}.service", site.surroundings.user, trial.tag);
+                return self.exec_check(&unit, command, &site.surroundings, limit, target).await;
+            }
             // The unit's own start waits for it.
             CheckKind::Notify { .. } => return Ok(Sample::Pass),
         };
         Ok(match &probed.failure {
             None => Sample::Pass,
             Some(failure) => Sample::Fail(describe(check, &probed, failure)),
-        })
-    }
-
-    /// A command of the release, as the app's user, with a URL that leads to the candidate alone.
-    async fn exec(
-        &self,
-        trial: &Trial,
-        name: &CheckName,
-        command: &[String],
-        limit: Duration,
-        targets: &BTreeMap<ListenerName, Target>,
-    ) -> Result<Sample, ErrorBody> {
-        let mut env: Vec<(String, String)> = trial.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let forward = match targets.values().next() {
-            Some(target) => Some(Forward::open(target.clone()).await.map_err(|e| step_failed(&e))?),
-            None => None,
-        };
-        if let Some(forward) = &forward {
-            env.push(("DEPLOYD_CANDIDATE_URL".to_owned(), forward.url()));
-        }
-        let properties = vec![
-            Property::new("WorkingDirectory", PropertyValue::Text(trial.tree.clone())),
-            Property::new("NoNewPrivileges", PropertyValue::Flag(true)),
-            Property::new("ProtectSystem", PropertyValue::Text("strict".to_owned())),
-            Property::new("PrivateTmp", PropertyValue::Flag(true)),
-            // Its output stands in memory until it is read.
-            Property::new("LimitFSIZE", PropertyValue::Number(FILE_MAX)),
-        ];
-        let words = command.to_vec();
-        let unit = format!("deployd-check-{}-{name}-{}.service", trial.user, trial.tag);
-        let spec = TransientSpec {
-            words,
-            user: Some(trial.user.clone()),
-            env,
-            properties,
-            stdin: None,
-            output: Some(super::output_of(&unit)),
-            timeout: limit,
-        };
-        let ran = self.systemd.run_transient(&unit, &spec, Leftover::Stop).await;
-        let outcome = ran.map_err(|e| step_failed(&e))?;
-        let said = || outcome.output.lines().last().map(|l| format!(": {l}")).unwrap_or_default();
-        Ok(match outcome.ended {
-            Ended::Exited(0) => Sample::Pass,
-            Ended::Exited(status) => {
-                Sample::Fail(format!("`{}` exited with {status}{}", command.join(" "), said()))
-            }
-            Ended::Killed(signal) => Sample::Fail(format!("signal {signal} killed `{}`", command.join(" "))),
-            Ended::TimedOut => {
-                Sample::Fail(format!("`{}` ran longer than {} s", command.join(" "), limit.as_secs()))
-            }
-            Ended::NotStarted => Sample::Fail(format!("`{}` could not be started", command.join(" "))),
         })
     }
 
@@ -368,6 +318,11 @@ fn describe(check: &Check, probed: &probe::Probed, failure: &probe::Failure) -> 
         .map(|e| format!("; body: {e}"))
         .unwrap_or_default();
     format!("{what}{status}{failure}{body}")
+}
+
+fn no_site(name: &CheckName) -> ErrorBody {
+    let message = format!("the plan does not say where check {name} runs");
+    ErrorBody::new(ErrorCode::Internal, message, "please report this defect of deployd")
 }
 
 fn no_listener(name: &ListenerName) -> ErrorBody {

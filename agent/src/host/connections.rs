@@ -186,6 +186,7 @@ fn unix_connections<'a>(table: &'a str, paths: &'a [&Path]) -> impl Iterator<Ite
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
 

@@ -62,6 +62,12 @@ pub fn inspect(tree: &Path, word: &str, path_env: &str) -> Program {
     Program::NotExecutable { path: format!("{word} (more than {SCRIPT_DEPTH} interpreters of scripts)") }
 }
 
+/// A program of the host, as PID 1 would find it by its name alone.
+pub fn on_path(name: &str, path_env: &str) -> Option<PathBuf> {
+    let found = find(Path::new("/"), name, path_env).ok()?;
+    found.metadata().is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0).then_some(found)
+}
+
 /// A path as the user knows it: inside the artifact without where that stands.
 fn shown(tree: &Path, file: &Path) -> String {
     file.strip_prefix(tree).unwrap_or(file).display().to_string()

@@ -91,6 +91,8 @@ fn tags(state: &AppState) -> Vec<Tag> {
 
 fn expected_units(state: &AppState) -> Vec<String> {
     let mut out = vec![units::slice(&state.app), units::target(&state.app)];
+    // The host's, as long as any release may need it.
+    out.extend(state.releases.values().find(|r| r.beam).map(|_| units::EPMD.to_owned()));
     for tag in tags(state) {
         let Some(release) = state.releases.get(&tag.label) else { continue };
         let of = Activation { tag, release };

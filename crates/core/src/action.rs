@@ -11,6 +11,7 @@ use deployd_api::spec::{Address, Check, Millis};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Change, Release, Tag};
+use crate::units::Surroundings;
 
 /// A file that the agent writes, whole, by rename.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,14 +75,19 @@ pub struct Trial {
     pub ports: BTreeMap<ListenerName, Vec<u16>>,
     /// The checks.
     pub checks: BTreeMap<CheckName, Check>,
-    /// The release's folder.
-    pub tree: String,
-    /// The user that exec checks run as.
-    pub user: String,
-    /// The environment of exec checks.
-    pub env: BTreeMap<String, String>,
     /// What may be wrong if it fails, as far as the plan could see.
     pub advice: Option<String>,
+    /// Where those of them run that are commands.
+    pub commands: BTreeMap<CheckName, CommandSite>,
+}
+
+/// Where a command of a release runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandSite {
+    /// What is around it: that of the process it belongs to.
+    pub surroundings: Surroundings,
+    /// The listener that `$DEPLOYD_CANDIDATE_URL` leads to, if the release has one.
+    pub listener: Option<ListenerName>,
 }
 
 /// One thing done to a host.
@@ -147,6 +153,24 @@ pub enum Action {
     RemoveFiles {
         /// Absolute paths.
         paths: Vec<String>,
+    },
+    /// Make sure that the host has a unit for epmd, with a program of its own. One that is there, running or
+    /// not, is left as it is; who needs it starts it by `Wants=`.
+    EnsureEpmd {
+        /// The program, in a release or of the host.
+        source: String,
+        /// Where its copy stands.
+        program: String,
+        /// The unit.
+        unit: UnitFile,
+    },
+    /// Stop and remove the host's epmd and its program, unless another app has a unit that asks for it: a
+    /// plan may be older than that app.
+    RemoveEpmd {
+        /// The app that does not need it any more.
+        app: AppName,
+        /// Where its program stands.
+        program: String,
     },
     /// Send all new connections of a listener to one activation: to the index that it has among those
     /// recorded members that the kernel really has. Nothing happens when it is not among them: then it is
@@ -335,6 +359,8 @@ impl Action {
             Self::RemoveDirs { .. } => "remove-dirs",
             Self::WriteFiles { .. } => "write-units",
             Self::RemoveFiles { .. } => "remove-units",
+            Self::EnsureEpmd { .. } => "ensure-epmd",
+            Self::RemoveEpmd { .. } => "remove-epmd",
             Self::Steer { .. } => "steer",
             Self::OpenListener { .. } => "open-listener",
             Self::CloseListener { .. } => "close-listener",
@@ -375,6 +401,8 @@ impl Action {
             Self::RemoveDirs { dirs } => format!("remove {}", dirs.join(", ")),
             Self::WriteFiles { files } => format!("write {} units", files.len()),
             Self::RemoveFiles { paths } => format!("remove {} units", paths.len()),
+            Self::EnsureEpmd { .. } => "prepare epmd".to_owned(),
+            Self::RemoveEpmd { .. } => "remove epmd".to_owned(),
             Self::Steer { listener, to, .. } => format!("switch {listener} to {to}"),
             Self::OpenListener { socket, .. } => {
                 format!("open {} for {} on {}", socket.listener, socket.tag, socket.address)

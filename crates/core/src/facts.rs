@@ -35,6 +35,20 @@ pub struct Facts {
     pub base_port: u16,
     /// How many good releases are kept.
     pub keep: usize,
+    /// The unit of the host's epmd.
+    pub epmd: Epmd,
+}
+
+/// Who needs the unit of the host's epmd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Epmd {
+    /// There is none.
+    Missing,
+    /// It is there, and no other app has units that ask for it.
+    Unshared,
+    /// Other apps have.
+    Shared,
 }
 
 /// What is known of an artifact.
@@ -50,6 +64,8 @@ pub struct ArtifactFacts {
     pub room: u64,
     /// Whether it is a BEAM release: `releases/start_erl.data` is there.
     pub beam: bool,
+    /// The epmd of a BEAM release: a path in the artifact, or an absolute one of the host.
+    pub epmd: Option<String>,
     /// What each process's program is.
     pub programs: BTreeMap<ProcessName, Program>,
 }

@@ -74,6 +74,9 @@ pub struct Release {
     pub runtime: String,
     /// Whether its tree is a BEAM release.
     pub beam: bool,
+    /// Where the epmd of a BEAM release is, if it has one: the host's unit runs a copy of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epmd: Option<String>,
     /// Its state.
     pub state: ReleaseState,
     /// When it was made.

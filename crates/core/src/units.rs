@@ -3,6 +3,12 @@
 //! Units are real files: `systemctl cat` shows the truth. Nothing in them needs the agent: PID 1 starts,
 //! restarts and wakes an app from them alone.
 
+mod epmd;
+mod quote;
+mod sandbox;
+mod surroundings;
+mod text;
+
 use std::fmt::Write as _;
 
 use deployd_api::ids::{AppName, ListenerName, ProcessName};
@@ -11,15 +17,14 @@ use deployd_api::spec::{Address, Drain, Handoff, Process, Spec};
 use crate::action::{Instance, Socket, UnitFile};
 use crate::state::{Release, Tag};
 
+pub use epmd::{EPMD, epmd_file, epmd_program, epmd_wanted};
+pub use sandbox::{Setting, Value, sandbox};
+pub use surroundings::Surroundings;
+
 /// Where units are written.
 pub const UNIT_DIR: &str = "/etc/systemd/system";
 /// Where the state of apps stands, kept over releases.
 pub const STATE_DIR: &str = "/var/lib/deployd-apps";
-/// `Backlog=` of every listener; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
-/// `RestartSec=`: long enough not to spin, short enough to be a blink.
-const RESTART_MS: u32 = 500;
-
 /// The user of an app.
 pub fn user(app: &AppName) -> String {
     format!("dpl-{app}")
@@ -173,24 +178,16 @@ impl Activation<'_> {
         paths
     }
 
-    /// The environment of a process, without what the trampoline adds.
-    pub fn env(&self, process: &ProcessName, host: &str, region: Option<&str>) -> Vec<(String, String)> {
-        let spec = self.spec();
-        let mut env: Vec<(String, String)> = spec.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let mut add = |k: &str, v: String| {
-            if !spec.env.contains_key(k) {
-                env.push((k.to_owned(), v));
-            }
-        };
-        if let Some(port) = spec.listeners_of(process).find_map(|(_, l)| l.address.port()) {
-            add("PORT", port.to_string());
+    /// A command's words with its program resolved: relative with a `/` means the release's tree.
+    pub fn command(&self, words: &[String]) -> Vec<String> {
+        let mut words = words.to_vec();
+        if let Some(program) = words.first_mut()
+            && program.contains('/')
+            && !program.starts_with('/')
+        {
+            *program = format!("{}/{}", self.release.tree, program.trim_start_matches("./"));
         }
-        add("DEPLOYD_APP", spec.app.to_string());
-        add("DEPLOYD_RELEASE", self.tag.label.to_string());
-        add("DEPLOYD_PROCESS", process.to_string());
-        add("DEPLOYD_HOST", host.to_owned());
-        add("DEPLOYD_REGION", region.unwrap_or_default().to_owned());
-        env
+        words
     }
 
     /// Whether a process with a listener may take for ever to end.
@@ -202,6 +199,16 @@ impl Activation<'_> {
     pub fn socket_files(&self) -> Vec<UnitFile> {
         let named = self.spec().listen.keys().zip(self.sockets());
         named.map(|(n, s)| UnitFile { path: path(&s.unit), content: self.socket_text(n, &s) }).collect()
+    }
+
+    /// The paths of [`Self::files`].
+    pub fn file_paths(&self) -> Vec<String> {
+        let spec = self.spec();
+        let mut units: Vec<String> = self.sockets().into_iter().map(|s| s.unit).collect();
+        let ported = spec.listen.iter().filter(|(_, l)| l.handoff == Handoff::Port);
+        units.extend(ported.map(|(name, _)| proxy_template(&spec.app, name, self.tag)));
+        units.extend(spec.processes.keys().map(|name| template(&spec.app, name, self.tag)));
+        units.iter().map(|unit| path(unit)).collect()
     }
 
     /// Every unit file of this activation.
@@ -251,187 +258,6 @@ impl Activation<'_> {
         with_listeners
             .map(|p| UnitFile { path: after_drop_in(app, &p, self.tag), content: content.clone() })
             .collect()
-    }
-
-    fn head(&self, what: &str) -> String {
-        let app = &self.spec().app;
-        format!(
-            "# {app} {}: written by deployd, replaced with the next release. Overrides: systemctl edit.\n\
-             [Unit]\nDescription={app} {what} {}\n",
-            self.tag, self.tag.label
-        )
-    }
-
-    fn socket_text(&self, name: &ListenerName, socket: &Socket) -> String {
-        let spec = self.spec();
-        let listener = &spec.listen[name];
-        let mut t = self.head(name.as_str());
-        let service = match listener.handoff {
-            Handoff::Port => proxy_template(&spec.app, name, self.tag).replace("@.", "@1."),
-            _ => instance(&spec.app, &listener.process, self.tag, 1).unit,
-        };
-        let _ = writeln!(t, "\n[Socket]\nListenStream={}", socket.address.listen_stream());
-        match &socket.address {
-            Address::Any { .. } => t.push_str("BindIPv6Only=both\nReusePort=yes\n"),
-            Address::Ip { .. } => t.push_str("BindIPv6Only=ipv6-only\nReusePort=yes\n"),
-            Address::Unix { .. } => {
-                let user = user(&spec.app);
-                let _ = writeln!(t, "SocketUser={user}\nSocketGroup={user}\nSocketMode=0666");
-            }
-        }
-        let _ = writeln!(
-            t,
-            "Backlog={BACKLOG}\nFileDescriptorName={name}\nService={service}\nTriggerLimitIntervalSec=0"
-        );
-        t
-    }
-
-    fn proxy_text(&self, name: &ListenerName, socket: &Socket) -> String {
-        let spec = self.spec();
-        let listener = &spec.listen[name];
-        let app_unit = template(&spec.app, &listener.process, self.tag).replace("@.", "@%i.");
-        let mut t = self.head(&format!("{name} proxy %i"));
-        // Wants, not Requires: the app ends first, and the proxy only when it has no connection left.
-        let _ = writeln!(t, "Wants={app_unit}\nAfter={app_unit}\nStartLimitIntervalSec=0");
-        // Older ones (systemd 252) never say that they are ready: `notify` would wait for ever.
-        let _ = writeln!(t, "\n[Service]\nType=exec\nSockets={}\nSlice={}", socket.unit, slice(&spec.app));
-        let _ = writeln!(
-            t,
-            "ExecStart={}/deployd-exec proxy --base-port {} --instance %i",
-            self.release.runtime, self.release.base_port
-        );
-        let _ = writeln!(
-            t,
-            "User={u}\nGroup={u}\nRestart=always\nRestartSec={RESTART_MS}ms",
-            u = user(&spec.app)
-        );
-        t.push_str(SANDBOX);
-        t
-    }
-
-    fn service_text(
-        &self,
-        name: &ProcessName,
-        host: &str,
-        region: Option<&str>,
-        nonblocking: bool,
-    ) -> String {
-        let spec = self.spec();
-        let process = &spec.processes[name];
-        let mut t = self.head(&format!("{name} %i"));
-        t.push_str("StartLimitIntervalSec=0\n");
-        self.dependencies(process, &mut t);
-        let notify = spec.checks.values().any(|c| notifies(c, name));
-        let kind = if notify { "notify" } else { "exec" };
-        let _ = writeln!(t, "\n[Service]\nType={kind}\nSlice={}", slice(&spec.app));
-        let sockets: Vec<String> = spec
-            .listeners_of(name)
-            .filter(|(_, l)| l.handoff != Handoff::Port)
-            .map(|(n, l)| socket(&spec.app, n, &l.address, self.tag).unit)
-            .collect();
-        if !sockets.is_empty() {
-            let _ = writeln!(t, "Sockets={}", sockets.join(" "));
-            // PID 1 sets or clears O_NONBLOCK on the shared description at every start; this is what the
-            // app's event loop was seen to want. A wrong value makes a sibling block in accept().
-            let _ = writeln!(t, "NonBlocking={}", if nonblocking { "yes" } else { "no" });
-        }
-        let _ = writeln!(t, "User={u}\nGroup={u}", u = user(&spec.app));
-        let _ = writeln!(t, "WorkingDirectory={}", escape_path(&self.release.tree));
-        let _ = writeln!(t, "StateDirectory=deployd-apps/{}\nStateDirectoryMode=0750", spec.app);
-        for (key, value) in self.env(name, host, region) {
-            let _ = writeln!(t, "Environment={}", quote(&format!("{key}={value}")));
-        }
-        t.push_str("Environment=DEPLOYD_INSTANCE=%i\n");
-        if self.release.beam {
-            self.beam_env(&mut t);
-        }
-        let _ = writeln!(t, "ExecStart={}", self.exec_line(name, process));
-        let _ = writeln!(t, "Restart=always\nRestartSec={RESTART_MS}ms");
-        let _ = writeln!(t, "KillMode=mixed\nKillSignal={}", process.kill_signal);
-        let stop = match (spec.listeners_of(name).next(), spec.deploy.drain_timeout) {
-            (Some(_), Drain::Unlimited) => "infinity".to_owned(),
-            (Some(_), Drain::Limited(ms)) => format!("{}ms", ms.0),
-            (None, _) => format!("{}ms", process.kill_timeout.0),
-        };
-        // The start is bounded by the deployment's wait_timeout, not by the unit.
-        let _ = writeln!(t, "TimeoutStopSec={stop}\nTimeoutStartSec=infinity");
-        if let Some(bytes) = process.memory {
-            let _ = writeln!(t, "MemoryMax={bytes}");
-        }
-        for (from, to) in self.mounts(process) {
-            let _ = writeln!(t, "BindPaths={}:{}", escape_path(&from), escape_path(&to));
-        }
-        t.push_str(SANDBOX);
-        t
-    }
-
-    fn dependencies(&self, process: &Process, t: &mut String) {
-        let app = &self.spec().app;
-        let unit = |name: &String| match name.parse::<ProcessName>() {
-            Ok(p) => instance(app, &p, self.tag, 1).unit,
-            Err(_) => name.clone(),
-        };
-        let after: Vec<String> = process.after.iter().chain(&process.requires).map(unit).collect();
-        let requires: Vec<String> = process.requires.iter().map(unit).collect();
-        if !after.is_empty() {
-            let _ = writeln!(t, "After={}", after.join(" "));
-        }
-        if !requires.is_empty() {
-            let _ = writeln!(t, "Requires={}", requires.join(" "));
-        }
-    }
-
-    /// Two nodes with one name refuse to overlap, and a release may not write into its own tree.
-    fn beam_env(&self, t: &mut String) {
-        let spec = self.spec();
-        let mut add = |key: &str, value: String| {
-            if !spec.env.contains_key(key) {
-                let _ = writeln!(t, "Environment={key}={value}");
-            }
-        };
-        let tag = self.tag.to_string().replace('.', "_");
-        add("RELEASE_NODE", format!("{}-{tag}-%i", spec.app));
-        add("RELEASE_TMP", "/tmp".to_owned());
-        // Whoever starts epmd, it listens on loopback only.
-        add("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned());
-    }
-
-    fn exec_line(&self, name: &ProcessName, process: &Process) -> String {
-        let spec = self.spec();
-        let runtime = &self.release.runtime;
-        let mut words = vec![format!("{runtime}/deployd-exec"), "run".to_owned()];
-        let mut ported = false;
-        for (listener, l) in spec.listeners_of(name) {
-            let word = l.handoff.word();
-            ported |= l.handoff == Handoff::Port;
-            let v6only = match &l.address {
-                Address::Ip { ip, .. } if ip.is_ipv6() => "v6only:",
-                _ => "",
-            };
-            words.push("--listener".to_owned());
-            words.push(format!("{listener}={word}:{v6only}{}", l.address.listen_stream()));
-        }
-        words.push("--shim".to_owned());
-        words.push(format!("{runtime}/libdeployd_bind.so"));
-        let mut line: Vec<String> = words.iter().map(|w| quote_exec(w)).collect();
-        if ported {
-            line.push(format!("--base-port {} --instance %i", self.release.base_port));
-        }
-        line.push("--".to_owned());
-        line.extend(self.command(&process.exec).iter().map(|w| quote_exec(w)));
-        line.join(" ")
-    }
-
-    /// A command's words with its program resolved: relative with a `/` means the release's tree.
-    pub fn command(&self, words: &[String]) -> Vec<String> {
-        let mut words = words.to_vec();
-        if let Some(program) = words.first_mut()
-            && program.contains('/')
-            && !program.starts_with('/')
-        {
-            *program = format!("{}/{}", self.release.tree, program.trim_start_matches("./"));
-        }
-        words
     }
 
     /// The app's target: what boots.
@@ -494,99 +320,4 @@ pub fn folder_name(path: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let readable: String = path.chars().map(plain).take(40).collect();
     format!("{}-{}", readable.trim_start_matches('.'), deployd_api::ids::Digest::of(path.as_bytes()).short())
-}
-
-fn notifies(check: &deployd_api::spec::Check, name: &ProcessName) -> bool {
-    matches!(&check.kind, deployd_api::spec::CheckKind::Notify { process } if process == name)
-}
-
-/// Quotes an assignment for `Environment=`.
-fn quote(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            '%' => out.push_str("%%"),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-/// Quotes a word for `ExecStart=`, where `$` would be replaced too.
-fn quote_exec(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:,=@".contains(&b);
-    if !word.is_empty() && word.bytes().all(plain) && word != ";" {
-        word.to_owned()
-    } else {
-        quote(word).replace('$', "$$")
-    }
-}
-
-/// Paths in directives that take one path: only specifiers matter.
-fn escape_path(path: &str) -> String {
-    path.replace('%', "%%")
-}
-
-/// The sandbox of every process. Every fixture app runs in it unrelaxed.
-const SANDBOX: &str = "\
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
-ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectProc=invisible
-RemoveIPC=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-SystemCallErrorNumber=EPERM
-UMask=0077
-";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_survive_systemd_quoting() {
-        // (word, as it stands in ExecStart=)
-        for (word, line) in [
-            ("bin/web", "bin/web"),
-            ("", "\"\""),
-            ("a b", "\"a b\""),
-            ("100%", "\"100%%\""),
-            ("$HOME", "\"$$HOME\""),
-            ("say \"hi\"", "\"say \\\"hi\\\"\""),
-            ("it's", "\"it's\""),
-            ("back\\slash", "\"back\\\\slash\""),
-            ("two\nlines", "\"two\\nlines\""),
-            (";", "\";\""),
-        ] {
-            assert_eq!(quote_exec(word), line);
-        }
-    }
-
-    #[test]
-    fn an_environment_keeps_its_dollar() {
-        assert_eq!(quote("A=$B %h \"x\"\n"), "\"A=$B %%h \\\"x\\\"\\n\"");
-    }
 }

@@ -2,13 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panic")]
 #![expect(clippy::disallowed_methods, reason = "systemd-analyze is asked about files in a folder of its own")]
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use deployd_api::ids::{Digest, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
 use deployd_api::spec::parse;
+use deployd_core::action::UnitFile;
 use deployd_core::state::Release;
-use deployd_core::units::{Activation, slice_file};
+use deployd_core::units::{Activation, epmd_file, slice_file};
 
 const SPEC: &str = r#"
 app = "shop"
@@ -38,7 +40,8 @@ fn release() -> Release {
         document: ReleaseDocument::new(Digest::of(b"a"), spec),
         tree: "/var/lib/deployd/apps/shop/releases/v1-0".to_owned(),
         runtime: "/bin".to_owned(),
-        beam: false,
+        beam: true,
+        epmd: None,
         state: ReleaseState::Candidate,
         created: Timestamp(0),
         origin: Origin::default(),
@@ -50,30 +53,70 @@ fn release() -> Release {
     }
 }
 
+/// How exposed a process may be, in tenths: 0 is best, 100 is worst.
+const MAX_EXPOSURE: &str = "17";
+
+/// The units in a folder of their own, as systemd would load them.
+struct Written {
+    dir: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+impl Written {
+    /// None where there is no systemd-analyze.
+    fn all(test: &str) -> Option<Self> {
+        if Command::new("systemd-analyze").arg("--version").output().is_err() {
+            println!("skipped: there is no systemd-analyze here");
+            return None;
+        }
+        let dir = std::env::temp_dir().join(format!("deployd-units-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let release = release();
+        let of = Activation { tag: "v1".parse().unwrap(), release: &release };
+        let mut units = of.files("h1", None, &|_| true);
+        let mut paths: Vec<&String> = units.iter().map(|f| &f.path).collect();
+        let mut told = of.file_paths();
+        paths.sort();
+        told.sort();
+        assert_eq!(told.iter().collect::<Vec<_>>(), paths);
+        units.push(slice_file(&"shop".parse().unwrap()));
+        units.push(epmd_file("/bin/true"));
+        let write = |file: &UnitFile| {
+            let path = dir.join(file.path.rsplit('/').next().unwrap().replace("@.", "@1."));
+            // The trampoline is not here: what counts is the syntax.
+            std::fs::write(&path, file.content.replace("/bin/deployd-exec", "/bin/true")).unwrap();
+            path
+        };
+        let files = units.iter().map(write).collect();
+        Some(Self { dir, files })
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
 #[test]
 fn systemd_finds_nothing_wrong() {
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        println!("skipped: there is no systemd-analyze here");
-        return;
-    }
-    let dir = std::env::temp_dir().join(format!("deployd-units-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let release = release();
-    let of = Activation { tag: "v1".parse().unwrap(), release: &release };
-    let mut files = of.files("h1", None, &|_| true);
-    files.push(slice_file(&"shop".parse().unwrap()));
-    let mut asked = Vec::new();
-    for file in &files {
-        let name = file.path.rsplit('/').next().unwrap().replace("@.", "@1.");
-        let path = dir.join(&name);
-        // The trampoline is not here: what counts is the syntax.
-        let text = file.content.replace("/bin/deployd-exec", "/bin/true");
-        std::fs::write(&path, text).unwrap();
-        asked.push(path);
-    }
-    let out = Command::new("systemd-analyze").arg("verify").args(&asked).output().unwrap();
+    let Some(units) = Written::all("verify") else { return };
+    let out = Command::new("systemd-analyze").arg("verify").args(&units.files).output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    std::fs::remove_dir_all(&dir).unwrap();
     let ours: Vec<&str> = said.lines().filter(|l| l.contains("deployd-")).collect();
     assert!(ours.is_empty(), "{ours:#?}");
+}
+
+#[test]
+fn every_service_is_sandboxed() {
+    let Some(units) = Written::all("security") else { return };
+    let services: Vec<&PathBuf> =
+        units.files.iter().filter(|p| p.extension().is_some_and(|e| e == "service")).collect();
+    assert_eq!(services.len(), 3, "{services:?}");
+    for service in services {
+        let mut analyze = Command::new("systemd-analyze");
+        analyze.args(["security", "--no-pager", "--offline=true", "--threshold", MAX_EXPOSURE]).arg(service);
+        let out = analyze.output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+    }
 }

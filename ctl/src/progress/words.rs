@@ -7,6 +7,8 @@ const STEPS: &[(&str, &str, &str)] = &[
     ("stage", "staging", "staged"),
     ("seal", "staging", "staged"),
     ("write-units", "writing units", "wrote units"),
+    ("ensure-epmd", "preparing epmd", "prepared epmd"),
+    ("remove-epmd", "removing epmd", "removed epmd"),
     ("steer", "steering", "steered"),
     ("open-listener", "opening", "opened"),
     ("start-instance", "starting", "started"),
@@ -31,8 +33,17 @@ const STEPS: &[(&str, &str, &str)] = &[
 ];
 
 /// Kinds whose words already say all; the object would repeat them.
-const WHOLE: &[&str] =
-    &["ensure-user", "stage", "seal", "write-units", "mark-live", "remove-units", "remove-tree"];
+const WHOLE: &[&str] = &[
+    "ensure-user",
+    "stage",
+    "seal",
+    "write-units",
+    "ensure-epmd",
+    "remove-epmd",
+    "mark-live",
+    "remove-units",
+    "remove-tree",
+];
 
 /// Kinds that only keep books: shown with `-v`.
 const QUIET: &[&str] = &["record", "prepare-dirs", "reload", "steer", "leave-group"];

@@ -2,7 +2,7 @@
 //! is no deployment: nothing serves from it any more, and every action may be repeated.
 
 use crate::action::{Action, Instance};
-use crate::state::{AppState, Change, Tag};
+use crate::state::{AppState, Change, Release, Tag};
 use crate::units::{self, Activation};
 use deployd_api::release::ReleaseState;
 use deployd_api::spec::Drain;
@@ -75,7 +75,7 @@ pub fn plan_drained(state: &AppState, tag: Tag) -> Vec<Action> {
     }
     let members = state.groups.values().flatten().filter(|s| s.tag == tag);
     actions.extend(members.map(|s| Action::LeaveGroup { socket: s.clone() }));
-    let mut paths: Vec<String> = of.files("", None, &|_| false).into_iter().map(|f| f.path).collect();
+    let mut paths: Vec<String> = of.file_paths();
     paths.extend(of.drop_ins());
     paths.retain(own);
     let last = rest.is_empty();
@@ -89,6 +89,11 @@ pub fn plan_drained(state: &AppState, tag: Tag) -> Vec<Action> {
     let reused = rest.iter().any(|t| t.label == tag.label);
     if of.release.state == ReleaseState::RolledBack && !reused {
         actions.push(Action::RemoveTree { app: app.clone(), tree: of.release.tree.clone() });
+    }
+    let beam = |r: &Release| r.beam && (r.is_kept() || rest.iter().any(|t| t.label == r.label));
+    if of.release.beam && !state.releases.values().any(beam) {
+        let program = units::epmd_program(&of.release.runtime);
+        actions.push(Action::RemoveEpmd { app: app.clone(), program });
     }
     if last {
         actions.push(Action::RemoveUser { app: app.clone(), user: units::user(&app) });

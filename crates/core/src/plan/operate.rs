@@ -11,7 +11,7 @@ use super::push::running;
 use super::swap::{Swap, await_ports, end_proxy};
 use super::{Phase, Plan, Planned, Steps, Warm};
 use crate::action::Action;
-use crate::facts::Facts;
+use crate::facts::{Epmd, Facts};
 use crate::journal;
 use crate::state::{Change, Tag};
 use crate::units::{self, Activation};
@@ -161,13 +161,17 @@ pub(super) fn plan_remove(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
         let Some(release) = state.releases.get(&tag.label) else { continue };
         let of = Activation { tag, release };
         plan_down(of, true, &mut steps);
-        paths.extend(of.files(&facts.host, None, &|_| false).into_iter().map(|f| f.path));
+        paths.extend(of.file_paths());
         paths.extend(of.drop_ins());
     }
     paths.push(units::slice_file(&app).path);
     paths.sort();
     paths.dedup();
     steps.add(Phase::Retire, Action::RemoveFiles { paths }, vec![]);
+    if facts.epmd == Epmd::Unshared {
+        let program = units::epmd_program(&facts.runtime);
+        steps.add(Phase::Retire, Action::RemoveEpmd { app: app.clone(), program }, vec![]);
+    }
     let labels: Vec<Label> = state.releases.keys().copied().collect();
     let trees = state.releases.values().map(|r| r.tree.clone()).collect();
     steps.add(Phase::Prune, Action::Sweep { app: app.clone(), trees, labels }, vec![]);

@@ -1,6 +1,7 @@
 //! Push and rollback: the whole order of a deployment, as a list to be read from top to bottom.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use deployd_api::deployment::Kind;
 use deployd_api::error::{ErrorBody, ErrorCode};
@@ -12,7 +13,7 @@ use super::refuse::{refuse_addresses, refuse_push, wanted_memory};
 use super::swap::{Return, Swap, end_proxy, stop_workers};
 use super::{Phase, Plan, Planned, Steps, Warm};
 use crate::action::{Action, Socket, UnitFile};
-use crate::facts::Facts;
+use crate::facts::{Epmd, Facts};
 use crate::state::{Change, Release, Tag};
 use crate::units::{self, Activation};
 use crate::{diff, journal, retention};
@@ -59,11 +60,15 @@ fn new_release(label: Label, document: &ReleaseDocument, origin: &Origin, facts:
     let app = &document.spec.app;
     let digest = document.digest();
     let artifact = facts.artifact.as_ref();
+    let tree = format!("{}/{app}/releases/{label}-{}", facts.apps_dir, digest.short());
+    let epmd = artifact.and_then(|a| a.epmd.as_ref());
     Release {
         label,
         digest,
         document: document.clone(),
-        tree: format!("{}/{app}/releases/{label}-{}", facts.apps_dir, digest.short()),
+        // An absolute path stays as it is.
+        epmd: epmd.map(|path| Path::new(&tree).join(path).to_string_lossy().into_owned()),
+        tree,
         runtime: facts.runtime.clone(),
         beam: artifact.is_some_and(|a| a.beam),
         state: ReleaseState::Candidate,
@@ -291,6 +296,19 @@ fn plan_stage(from: From, strategy: Strategy, swap: &Swap<'_>, steps: &mut Steps
     }
     let files = std::iter::once(units::slice_file(app)).chain(files).collect();
     steps.add(Phase::Stage, Action::WriteFiles { files }, back);
+    plan_epmd(swap, steps);
+}
+
+/// After the units that ask for it, so that nobody who removes it meanwhile overlooks them.
+fn plan_epmd(swap: &Swap<'_>, steps: &mut Steps) {
+    let Some(source) = swap.new.release.epmd.clone() else { return };
+    let program = units::epmd_program(&swap.facts.runtime);
+    let unit = units::epmd_file(&program);
+    let brought = swap.facts.epmd == Epmd::Missing && !swap.lingers;
+    let undo =
+        brought.then(|| Action::RemoveEpmd { app: swap.new.spec().app.clone(), program: program.clone() });
+    let ensure = Action::EnsureEpmd { source, program, unit };
+    steps.add(Phase::Stage, ensure, undo.into_iter().collect());
 }
 
 /// The socket units of what is live, stopped or not: those of Unix sockets belong to every release that
@@ -369,5 +387,11 @@ fn plan_prune(new: &Activation<'_>, facts: &Facts, steps: &mut Steps) {
     }
     let trees = labels.iter().filter_map(|l| after.releases.get(l)).filter(|r| r.is_kept());
     let trees = trees.map(|r| r.tree.clone()).collect();
-    steps.add(Phase::Prune, Action::Sweep { app: new.spec().app.clone(), trees, labels }, vec![]);
+    let beam = after.releases.values().any(|r| r.beam && !labels.contains(&r.label));
+    let app = new.spec().app.clone();
+    steps.add(Phase::Prune, Action::Sweep { app: app.clone(), trees, labels }, vec![]);
+    if !beam && facts.epmd == Epmd::Unshared {
+        let program = units::epmd_program(&facts.runtime);
+        steps.add(Phase::Prune, Action::RemoveEpmd { app, program }, vec![]);
+    }
 }

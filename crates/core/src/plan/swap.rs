@@ -5,11 +5,11 @@ mod immediate;
 
 use std::collections::BTreeMap;
 
-use deployd_api::ids::{ListenerName, ProcessName};
-use deployd_api::spec::{CheckKind, Drain, Handoff, Millis};
+use deployd_api::ids::{CheckName, ListenerName, ProcessName};
+use deployd_api::spec::{Check, CheckKind, Drain, Handoff, Millis};
 
 use super::{FOR_EVER, Phase, Steps};
-use crate::action::{Action, Instance, Socket, Trial, UnitFile};
+use crate::action::{Action, CommandSite, Instance, Socket, Trial, UnitFile};
 use crate::facts::{Facts, Program};
 use crate::state::{Change, Tag};
 use crate::units::{self, Activation};
@@ -222,20 +222,31 @@ impl Swap<'_> {
     /// What judges an activation.
     pub(super) fn trial(&self, of: Activation<'_>, keep: impl Fn(deployd_api::spec::Gate) -> bool) -> Trial {
         let spec = of.spec();
-        let checks = spec.checks.iter().filter(|(_, c)| keep(c.gate) && !is_notify(&c.kind));
-        let process = spec.processes.keys().next();
-        let env =
-            process.map(|p| of.env(p, &self.facts.host, self.facts.region.as_deref())).unwrap_or_default();
+        let kept = || spec.checks.iter().filter(|(_, c)| keep(c.gate) && !is_notify(&c.kind));
+        let site = |(name, check): (&CheckName, &Check)| {
+            let CheckKind::Exec { process, .. } = &check.kind else { return None };
+            Some((name.clone(), self.command_site(of, process)))
+        };
         Trial {
             tag: of.tag,
             instances: of.instances(),
             sockets: of.sockets(),
             ports: private_ports(of),
-            checks: checks.map(|(n, c)| (n.clone(), resolved(of, c))).collect(),
-            tree: of.release.tree.clone(),
-            user: units::user(&spec.app),
-            env: env.into_iter().collect(),
             advice: self.advice(of),
+            commands: kept().filter_map(site).collect(),
+            checks: kept().map(|(n, c)| (n.clone(), resolved(of, c))).collect(),
+        }
+    }
+
+    /// A command of a process runs where that one does, and is led to its listener; a process without one to
+    /// the release's first.
+    fn command_site(&self, of: Activation<'_>, process: &ProcessName) -> CommandSite {
+        let (host, region) = (&self.facts.host, self.facts.region.as_deref());
+        let spec = of.spec();
+        let own = spec.listeners_of(process).next().map(|(name, _)| name);
+        CommandSite {
+            surroundings: of.command_surroundings(process, host, region),
+            listener: own.or_else(|| spec.listen.keys().next()).cloned(),
         }
     }
 

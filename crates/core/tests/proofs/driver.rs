@@ -299,6 +299,11 @@ impl Run {
             }
         }
         self.host.connect_everywhere();
+        // What could not be stopped may be left without.
+        let clean = self.progress.leftovers().is_empty();
+        if let Some(node) = self.host.nameless_node().filter(|_| clean) {
+            panic!("{node} runs without epmd\n{}", self.story());
+        }
         for prefix in self.alone.iter().filter(|_| !undo_failed) {
             let runs = self.host.runs(prefix);
             assert!(runs.len() <= 1, "{prefix} runs twice: {runs:?}\n{}", self.story());

@@ -6,6 +6,7 @@ use deployd_core::action::Action;
 use deployd_core::journal::Record;
 use deployd_core::machine::{Progress, StepState};
 use deployd_core::state::{AppState, Tag};
+use deployd_core::units::EPMD;
 
 use crate::driver::{Fault, Point, Run, tidy};
 use crate::shapes::{Ask, Shape, all, planned, push};
@@ -89,14 +90,15 @@ impl Case<'_> {
         let Ask::Push { spec, .. } = &self.shape.ask else { return };
         let (mut host, mut state) = (run.host.clone(), run.state.clone());
         tidy(&mut host, &mut state);
-        let plan = planned(&push(spec, 9), &state).unwrap();
+        let plan = planned(&push(spec, 9), &state, &host).unwrap();
         let mut next = Run::new(host, state, plan, crate::driver::Serving::Unwatched);
         let verdict = next.run();
         assert_eq!(verdict, Verdict::Committed, "{}\n{}{}", self.shape.name, run.story(), next.story());
         let (host, state) = at_rest(&next.host, &next.state);
         assert_eq!(state.0, state.1, "{}", self.shape.name);
         let only = format!("-{}", state.0.unwrap());
-        let foreign = |u: &&String| !u.contains(&only) && !u.contains("-sock.socket");
+        let shared = |u: &&String| u.contains("-sock.socket") || u.starts_with(EPMD);
+        let foreign = |u: &&String| !u.contains(&only) && !shared(u);
         let left: Vec<&String> = host.processes.iter().chain(&host.listening).filter(foreign).collect();
         assert!(left.is_empty(), "{}: {left:?} after\n{}{}", self.shape.name, run.story(), next.story());
     }
@@ -104,7 +106,7 @@ impl Case<'_> {
     /// What was asked for and ended in the middle is asked for again, and ends as if nothing had been wrong.
     fn ask_again(&mut self, run: &Run) {
         self.count += 1;
-        let plan = planned(&self.shape.ask, &run.state).unwrap();
+        let plan = planned(&self.shape.ask, &run.state, &run.host).unwrap();
         let mut again =
             Run::new(run.host.clone(), run.state.clone(), plan, crate::driver::Serving::Unwatched);
         let verdict = again.run();

@@ -3,6 +3,7 @@
 
 mod driver;
 mod exhaustive;
+mod neighbours;
 mod ports;
 mod properties;
 mod scenarios;

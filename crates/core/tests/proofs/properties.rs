@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use crate::driver::{Fault, Point, Run, Serving, tidy};
 use crate::shapes::{
-    ADMIN, ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, JOB, PLENTY, QUIET, UNIX, UNLIMITED, WEB, facts, spec,
-    try_planned, two,
+    ADMIN, ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, JOB, PLENTY, QUIET, UNIX, UNLIMITED, WEB, beam, facts,
+    spec, try_planned, two,
 };
 use crate::sim::Host;
 
@@ -21,6 +21,7 @@ fn any_spec() -> impl Strategy<Value = String> {
         Just([WEB, HTTP, ADMIN].concat()),
         Just([WEB, HTTP, JOB, CHECK].concat()),
         Just([WEB, HTTP, ALONE].concat()),
+        Just(beam(&[WEB, HTTP].concat())),
         Just([WEB, UNIX].concat()),
         Just(JOB.to_owned()),
     ];
@@ -89,7 +90,7 @@ proptest! {
         let mut host = Host::default();
         let mut state = AppState::new("shop".parse().unwrap(), 50_000);
         for (ask, fault, rest) in life {
-            let Some(plan) = try_planned(&ask, &state) else { continue };
+            let Some(plan) = try_planned(&ask, &state, &host) else { continue };
             let before = state.clone();
             let serving = match (&ask, plan.strategy) {
 
@@ -114,7 +115,7 @@ proptest! {
                 state = AppState::new("shop".parse().unwrap(), 50_000);
             }
             if state.live.is_some() && !state.stopped {
-                let again = plan_again(&state);
+                let again = plan_again(&state, &host);
                 prop_assert!(again, "what is live is a plan's Nothing");
             }
         }
@@ -122,7 +123,7 @@ proptest! {
 }
 
 /// Going to what is live already does nothing.
-fn plan_again(state: &AppState) -> bool {
+fn plan_again(state: &AppState, host: &Host) -> bool {
     let to = state.live.map(|t| t.label);
-    matches!(plan(&Request::Rollback { to }, &facts(state, PLENTY)), Ok(Planned::Nothing { .. }))
+    matches!(plan(&Request::Rollback { to }, &facts(state, PLENTY, host, false)), Ok(Planned::Nothing { .. }))
 }

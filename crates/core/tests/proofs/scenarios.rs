@@ -9,7 +9,7 @@ use deployd_core::journal::Record;
 
 use crate::driver::{Fault, Point, Run, Serving};
 use crate::shapes::{
-    ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, PORT, Shape, UNIX, UNLIMITED, WEB, push, spec, tight,
+    ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, PORT, Shape, UNIX, UNLIMITED, WEB, beam, push, spec, tight,
 };
 
 /// The first point before a step of this kind.
@@ -94,6 +94,9 @@ fn stories() {
     let alone = &spec(&[WEB, PORT, ALONE, UNIX, UNLIMITED]);
     golden("everything", vec![push(alone, 1)], push(alone, 2), None, Committed);
     golden("push_of_a_kept_build", vec![push(web, 1), push(web, 2)], push(web, 1), None, Committed);
+    let node = &spec(&[&beam(WEB), HTTP, DEPLOY]);
+    golden("first_beam_push_fails", vec![], push(node, 1), Some(("check", Fault::Fail)), RolledBack);
+    golden("remove_beam", vec![push(node, 1)], Ask::Remove, None, Committed);
     golden("rollback", vec![push(web, 1), push(web, 2)], Ask::Rollback(None), None, Committed);
     golden("remove", one(), Ask::Remove, None, Committed);
 }

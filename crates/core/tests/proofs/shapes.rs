@@ -50,11 +50,16 @@ pub(crate) fn spec(parts: &[&str]) -> String {
     format!("app = \"shop\"\nhosts = \"web\"\n{}", parts.concat())
 }
 
+pub(crate) fn beam(text: &str) -> String {
+    text.replace("bin/web", "bin/beam")
+}
+
 pub(crate) fn two(text: &str) -> String {
     text.replace("exec = \"bin/web\"\n", "exec = \"bin/web\"\ninstances = 2\n")
 }
 
-pub(crate) fn facts(state: &AppState, memory: u64) -> Facts {
+/// What a plan may know of the host. A program called `bin/beam` makes the artifact a BEAM release.
+pub(crate) fn facts(state: &AppState, memory: u64, host: &Host, beam: bool) -> Facts {
     Facts {
         state: state.clone(),
         now: AT,
@@ -68,13 +73,15 @@ pub(crate) fn facts(state: &AppState, memory: u64) -> Facts {
             complete: true,
             needs: 1,
             room: 2,
-            beam: false,
+            beam,
+            epmd: beam.then(|| "erts-1/bin/epmd".to_owned()),
             programs: BTreeMap::new(),
         }),
         strangers: BTreeMap::new(),
         user_taken: None,
         base_port: 20_000,
         keep: 5,
+        epmd: host.epmd(&state.app),
     }
 }
 
@@ -84,8 +91,8 @@ pub(crate) fn spec_of(text: &str) -> Spec {
 
 pub(crate) const PLENTY: u64 = 1 << 40;
 
-pub(crate) fn planned(ask: &Ask, state: &AppState) -> Option<Plan> {
-    match asked(ask, state) {
+pub(crate) fn planned(ask: &Ask, state: &AppState, host: &Host) -> Option<Plan> {
+    match asked(ask, state, host) {
         Ok(Planned::Plan(plan)) => Some(*plan),
         Ok(Planned::Nothing { .. }) => None,
         Err(e) => panic!("{ask:?} refused: {e} {}", e.hint),
@@ -93,14 +100,15 @@ pub(crate) fn planned(ask: &Ask, state: &AppState) -> Option<Plan> {
 }
 
 /// None too when it is refused.
-pub(crate) fn try_planned(ask: &Ask, state: &AppState) -> Option<Plan> {
-    match asked(ask, state) {
+pub(crate) fn try_planned(ask: &Ask, state: &AppState, host: &Host) -> Option<Plan> {
+    match asked(ask, state, host) {
         Ok(Planned::Plan(plan)) => Some(*plan),
         Ok(Planned::Nothing { .. }) | Err(_) => None,
     }
 }
 
-fn asked(ask: &Ask, state: &AppState) -> Result<Planned, Box<deployd_api::error::ErrorBody>> {
+fn asked(ask: &Ask, state: &AppState, host: &Host) -> Result<Planned, Box<deployd_api::error::ErrorBody>> {
+    let beam = matches!(ask, Ask::Push { spec, .. } if spec.contains("bin/beam"));
     let (request, memory) = match ask {
         Ask::Push { spec, build, memory } => {
             let document = ReleaseDocument::new(Digest::of(&build.to_be_bytes()), spec_of(spec));
@@ -113,7 +121,7 @@ fn asked(ask: &Ask, state: &AppState) -> Result<Planned, Box<deployd_api::error:
         Ask::Restart => (Request::Restart, PLENTY),
         Ask::Remove => (Request::Remove, PLENTY),
     };
-    plan(&request, &facts(state, memory))
+    plan(&request, &facts(state, memory, host, beam))
 }
 
 impl Shape {
@@ -122,7 +130,7 @@ impl Shape {
         let mut host = Host::default();
         let mut state = AppState::new("shop".parse().unwrap(), 50_000);
         for (i, ask) in self.before.iter().enumerate() {
-            let plan = planned(ask, &state).unwrap();
+            let plan = planned(ask, &state, &host).unwrap();
             let serving = if plan.strategy == Strategy::Rolling { Serving::Always } else { Serving::MayWait };
             let mut run = Run::new(host, state, plan, serving);
             run.alone = self.alone();
@@ -133,7 +141,7 @@ impl Shape {
                 tidy(&mut host, &mut state);
             }
         }
-        let plan = planned(&self.ask, &state).unwrap();
+        let plan = planned(&self.ask, &state, &host).unwrap();
         let mut run = Run::new(host, state, plan, self.serving);
         run.alone = self.alone();
         run
@@ -184,6 +192,7 @@ pub(crate) fn all() -> Vec<Shape> {
         ("no listener, alone", ALONE.to_owned()),
         ("port", [WEB, PORT].concat()),
         ("port, two instances", two(&[WEB, PORT].concat())),
+        ("beam", beam(&[WEB, HTTP].concat())),
         ("unix", [WEB, UNIX].concat()),
         ("unix and tcp, two instances", two(&[WEB, UNIX, HTTP].concat())),
     ];
@@ -250,6 +259,8 @@ fn changes(add: &mut impl FnMut(String, Vec<Ask>, Ask, Serving)) {
         ("unix added", web.clone(), [&web, UNIX].concat()),
         ("unix removed", [&web, UNIX].concat(), web.clone()),
         ("one to two instances", web.clone(), two(&web)),
+        ("beam comes", web.clone(), beam(&web)),
+        ("beam goes", beam(&web), web.clone()),
         ("two to one instance", two(&web), web.clone()),
         ("listener lost", web, WEB.to_owned()),
         ("listener moved", [WEB, HTTP, JOB].concat(), {

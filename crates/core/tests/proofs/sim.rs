@@ -6,9 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use deployd_api::ids::AppName;
 use deployd_core::action::{Action, Socket, Trial};
+use deployd_core::facts::Epmd;
 use deployd_core::state::{AppState, Change};
-use deployd_core::units;
+use deployd_core::units::{self, EPMD};
+
+/// Where the plans keep the program of epmd.
+pub(crate) const EPMD_PROGRAM: &str = "/var/lib/deployd/runtime/epmd/epmd";
 
 /// Whether a process serves, or was told to end and still holds what it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub(crate) enum Life {
 struct Process {
     life: Life,
     holds: BTreeSet<u32>,
+    /// Whether it was started with `Wants=` on epmd.
+    named: bool,
 }
 
 /// The model.
@@ -104,7 +111,11 @@ impl Host {
             // `Sockets=` implies `Wants=`.
             holds.insert(self.open(socket)?);
         }
-        self.processes.insert(unit.to_owned(), Process { life: Life::Active, holds });
+        let named = text.lines().any(|l| l == units::epmd_wanted());
+        if named {
+            self.start_epmd();
+        }
+        self.processes.insert(unit.to_owned(), Process { life: Life::Active, holds, named });
         Ok(())
     }
 
@@ -114,6 +125,45 @@ impl Host {
         let after = self.files.get(&drop_in).and_then(|t| value(t, "After")).unwrap_or_default();
         let ends = |u: &&str| self.processes.get(*u).is_some_and(|p| p.life == Life::Ending);
         after.split_whitespace().filter(ends).map(str::to_owned).collect()
+    }
+
+    /// What is only wanted and not there is no failure.
+    fn start_epmd(&mut self) {
+        if self.files.contains_key(&units::path(EPMD)) && !self.processes.contains_key(EPMD) {
+            let epmd = Process { life: Life::Active, holds: BTreeSet::new(), named: false };
+            self.processes.insert(EPMD.to_owned(), epmd);
+        }
+    }
+
+    /// Whether another app has a template that asks for epmd.
+    fn others_want_epmd(&self, app: &AppName) -> bool {
+        let own = units::path(&format!("deployd-{}-", app.unit_part()));
+        let wants = |text: &Arc<str>| text.lines().any(|l| l == units::epmd_wanted());
+        self.files.iter().any(|(path, text)| !path.starts_with(&own) && wants(text))
+    }
+
+    /// What the agent tells a plan of it.
+    pub(crate) fn epmd(&self, app: &AppName) -> Epmd {
+        match self.files.contains_key(&units::path(EPMD)) {
+            false => Epmd::Missing,
+            true if self.others_want_epmd(app) => Epmd::Shared,
+            true => Epmd::Unshared,
+        }
+    }
+
+    /// Another app with a BEAM release, which runs.
+    pub(crate) fn add_neighbour(&mut self) {
+        let unit = "deployd-other-web-v1@1.service";
+        self.files.insert(units::path(&template(unit)), units::epmd_wanted().into());
+        self.files.insert(units::path(EPMD), "epmd".into());
+        self.files.insert(EPMD_PROGRAM.to_owned(), "program".into());
+        self.start(unit).unwrap();
+    }
+
+    /// A node that was started with epmd has it as long as it runs.
+    pub(crate) fn nameless_node(&self) -> Option<&String> {
+        let named = self.processes.iter().find(|(_, p)| p.named).map(|(unit, _)| unit);
+        named.filter(|_| !self.processes.contains_key(EPMD))
     }
 
     fn end(&mut self, unit: &str) {
@@ -240,12 +290,16 @@ impl Host {
     pub(crate) fn summary(&self) -> Summary {
         let owner = |id: &u32| self.pid1.iter().find(|(_, i)| *i == id).map(|(u, _)| u.clone());
         let name = |id: &u32| owner(id).unwrap_or_else(|| format!("stale member {id}"));
+        // While nobody asks for it, epmd runs or not: a restart of the host ends it. Without its unit it must not.
+        let asked = self.processes.values().any(|p| p.named);
+        let there = asked || !self.files.contains_key(&units::path(EPMD));
+        let processes = self.processes.iter().filter(|(unit, _)| there || *unit != EPMD);
         Summary {
             files: self.files.clone(),
             users: self.users.clone(),
             trees: self.trees.clone(),
             dirs: self.dirs.clone(),
-            processes: self.processes.iter().map(|(u, p)| format!("{u} {:?}", p.life)).collect(),
+            processes: processes.map(|(u, p)| format!("{u} {:?}", p.life)).collect(),
             listening: self.pid1.keys().cloned().collect(),
             groups: self.groups.iter().map(|(g, m)| (g.clone(), m.iter().map(name).collect())).collect(),
         }
@@ -274,6 +328,17 @@ impl Host {
                 self.files.extend(files.iter().map(|f| (f.path.clone(), f.content.as_str().into())));
             }
             Action::RemoveFiles { paths } => self.files.retain(|p, _| !paths.contains(p)),
+            Action::EnsureEpmd { program, unit, .. } => {
+                self.files.entry(program.clone()).or_insert_with(|| "program".into());
+                self.files.entry(unit.path.clone()).or_insert_with(|| unit.content.as_str().into());
+            }
+            Action::RemoveEpmd { app, program } => {
+                if !self.others_want_epmd(app) {
+                    self.end(EPMD);
+                    self.files.remove(&units::path(EPMD));
+                    self.files.remove(program);
+                }
+            }
             Action::Steer { sockets, to, .. } => return self.steer(sockets, *to, state),
             Action::OpenListener { socket, .. } => {
                 let id = self.open(&socket.unit)?;
