@@ -16,7 +16,7 @@ use deployd::host::listener::{Listener, Queue};
 use deployd::host::probe::forward::Forward;
 use deployd::host::probe::{HttpProbe, Target, http};
 use deployd_core::steering::group::{Chosen, Group};
-use deployd_core::steering::{MarkPrefix, Weight, only, weights};
+use deployd_core::steering::{MarkPrefix, only};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrLike, bind, connect, getsockname, listen,
     setsockopt, socket, sockopt,
@@ -234,39 +234,6 @@ fn the_model_agrees_with_the_kernel() {
         Ok(())
     });
     agrees.unwrap();
-}
-
-/// Connections of each distribution trial: enough that 1 % shows, few enough for a second.
-const TRIALS: u32 = 4_000;
-/// Standard deviations that the count may be off: 1 wrong alarm in 10^9 runs of one weight.
-const Z_BOUND: f64 = 6.0;
-
-#[test]
-fn weights_are_distributed_as_asked() {
-    if !is_isolated("weights_are_distributed_as_asked") {
-        return;
-    }
-    let (first, held_first, port) = member(0);
-    let (second, held_second, _) = member(port);
-    let held = HashMap::from([(0, (first, held_first)), (1, (second, held_second))]);
-    for percent in [0, 1, 10, 50, 99, 100] {
-        let pair = [Weight { index: 0, percent: 100 - percent }, Weight { index: 1, percent }];
-        held[&0].0.attach(&weights(PREFIX, &pair).unwrap()).unwrap();
-        let mut to_second = 0_u32;
-        for _ in 0..TRIALS {
-            let client = connect_marked(port, None).unwrap();
-            // Resetting keeps thousands of TIME_WAIT sockets from using up the loopback ports.
-            setsockopt(&client.as_fd(), sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
-            let owners = accepted_by(&held);
-            assert_eq!(owners.len(), 1);
-            to_second += owners[0];
-        }
-        let p = f64::from(percent) / 100.0;
-        let n = f64::from(TRIALS);
-        let deviation = (n * p * (1.0 - p)).sqrt();
-        let off = (f64::from(to_second) - n * p).abs();
-        assert!(off <= Z_BOUND * deviation, "{percent} %: {to_second} of {TRIALS}");
-    }
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn what_a_proxy_has_is_carried_to_the_end(site: &Site, dir: &str) -> Result<()> 
 /// What is live has no private port; where it goes back to has.
 fn going_back_finds_free_ports(site: &Site) -> Result<()> {
     let traffic = Traffic::on(&site.host, &["v2", "v3"])?;
-    site.ctl("rollback -a shop")?.expect(0)?;
+    site.ctl("rollback -a shop --wait committed")?.expect(0)?;
     traffic.wait_for("v2", LIMIT)?;
     site.wait_until_drained("shop", LIMIT)?;
     traffic.end_unharmed()?;

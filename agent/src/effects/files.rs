@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::store::atomic::{self, AtomicError};
 use crate::store::ballast::BallastState;
 use crate::store::releases::mounts::{Folders, Owner};
-use crate::store::releases::{LinkPolicy, ReleaseError, TreeName};
+use crate::store::releases::{ReleaseError, TreeName};
 
 /// Unit files are public: `systemctl cat` shows them to everyone.
 const UNIT_MODE: u32 = 0o644;
@@ -146,7 +146,7 @@ impl RealHost {
 
     pub(super) async fn seal(&self, app: &AppName, artifact: Digest, tree: &str) -> Result<Done, ErrorBody> {
         let (releases, app, name) = (self.releases.clone(), app.clone(), Self::tree_name(tree)?);
-        let work = move || releases.seal(&app, artifact, &name, LinkPolicy::Share);
+        let work = move || releases.seal(&app, artifact, &name);
         let sealed = blocking(work).await?.map_err(|e| release_failed(&e))?;
         let note =
             format!("{} files sent, {} shared, {} copied", sealed.received, sealed.shared, sealed.copied);

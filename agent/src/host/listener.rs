@@ -116,11 +116,6 @@ impl Listener {
         raw::attach_reuseport_cbpf(self.as_fd(), program).map_err(failed("attach the steering program"))
     }
 
-    /// Removes the group's program: connections spread by hash over all members.
-    pub fn detach(&self) -> Result<(), ListenerError> {
-        raw::detach_reuseport_bpf(self.as_fd()).map_err(failed("detach the steering program"))
-    }
-
     /// The accept queue. Fails on a Unix socket, which does not tell.
     pub fn queue(&self) -> Result<Queue, ListenerError> {
         let counters = raw::listen_counters(self.as_fd()).map_err(failed("read the accept queue"))?;

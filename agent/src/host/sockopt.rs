@@ -48,22 +48,6 @@ pub(super) fn attach_reuseport_cbpf(fd: BorrowedFd<'_>, program: &[Insn]) -> io:
     checked(rc)
 }
 
-/// `SO_DETACH_REUSEPORT_BPF`: back to the kernel's hash over all members.
-pub(super) fn detach_reuseport_bpf(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let unused: libc::c_int = 0;
-    // SAFETY: the kernel reads one int, which `unused` is.
-    let rc = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_REUSEPORT_BPF,
-            (&raw const unused).cast(),
-            socklen(size_of::<libc::c_int>()),
-        )
-    };
-    checked(rc)
-}
-
 /// The accept queue of a TCP listener.
 pub(super) fn listen_counters(fd: BorrowedFd<'_>) -> io::Result<ListenCounters> {
     let mut info = [0_u8; TCP_INFO_HEAD];

@@ -18,7 +18,7 @@ use super::answer::{Answer, body, id};
 use crate::effects::with_chain;
 use crate::observe;
 use crate::store::disk::{Need, Reservation};
-use crate::store::releases::{LinkPolicy, ReleaseError};
+use crate::store::releases::ReleaseError;
 
 /// How long a push that sends nothing keeps its room.
 const IDLE_MAX: Duration = Duration::from_hours(1);
@@ -84,7 +84,7 @@ pub(super) async fn begin(State(api): State<Api>, bytes: Bytes) -> Answer<Upload
     let changed = observe::plan::changed_files(&api.supervisor, &app, &manifest).await.len() as u64;
     let files = manifest.files().count() as u64;
     let of = app.clone();
-    let work = move || releases.begin(&of, &manifest, LinkPolicy::Share);
+    let work = move || releases.begin(&of, &manifest);
     let missing = tokio::task::spawn_blocking(work).await.map_err(|_| ending())?.map_err(|e| refused(&e))?;
     let room = host.disk.reserve(missing.need).map_err(|e| {
         let hint = "free disk space on the host, or lower disk_reserve in /etc/deployd/agent.toml";

@@ -16,7 +16,7 @@ use deployd_core::plan::{Planned, Request};
 use crate::effects::{RealHost, step_failed};
 use crate::host::facts;
 use crate::store::disk;
-use crate::store::releases::{LinkPolicy, TreeName};
+use crate::store::releases::TreeName;
 use crate::supervisor::Supervisor;
 
 type Deployd = Arc<Supervisor<RealHost>>;
@@ -27,7 +27,7 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
     let app = spec.app.clone();
     let changed_files = changed_files(deployd, &app, &manifest).await;
     let (releases, of, copy) = (deployd.host().releases.clone(), app.clone(), manifest.clone());
-    let work = move || releases.begin(&of, &copy, LinkPolicy::Share);
+    let work = move || releases.begin(&of, &copy);
     let missing =
         tokio::task::spawn_blocking(work).await.map_err(|e| step_failed(&e))?.map_err(|e| step_failed(&e))?;
     let document = Box::new(ReleaseDocument::new(manifest.digest(), spec.clone()));

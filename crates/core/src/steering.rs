@@ -1,8 +1,8 @@
 //! Classic BPF programs that decide which member of a reuseport group gets a new connection.
 //!
 //! Pure data: this module computes programs, the agent attaches them (`SO_ATTACH_REUSEPORT_CBPF`) and
-//! decides nothing. Every program has the same two blocks: a *mark block*, so that a probe whose socket
-//! carries `prefix << 16 | index` reaches that member whatever the split, then the *split* of all other
+//! decides nothing. Every program has the same two parts: a *mark block*, so that a probe whose socket
+//! carries `prefix << 16 | index` reaches that member whoever has the traffic, then who gets all other
 //! connections. It must never return an index that no member has: the kernel then falls back to a hash
 //! over all members, warm and unserved ones alike.
 //!
@@ -21,12 +21,8 @@ pub const LOAD_WORD: u16 = 0x20;
 pub const AND: u16 = 0x54;
 /// `A = A >> k`.
 pub const SHIFT_RIGHT: u16 = 0x74;
-/// `A = A % k`.
-pub const MODULO: u16 = 0x94;
 /// `pc += if A == k { jt } else { jf }`.
 pub const JUMP_EQUAL: u16 = 0x15;
-/// `pc += if A >= k { jt } else { jf }`.
-pub const JUMP_GREATER_EQUAL: u16 = 0x35;
 /// Return `k`.
 pub const RETURN: u16 = 0x06;
 /// Return `A`.
@@ -34,8 +30,6 @@ pub const RETURN_A: u16 = 0x16;
 
 /// Ancillary offset of the socket mark (`SKF_AD_OFF + SKF_AD_MARK`).
 pub const AT_MARK: u32 = 0xFFFF_F014;
-/// Ancillary offset of a fresh random word (`SKF_AD_OFF + SKF_AD_RANDOM`).
-pub const AT_RANDOM: u32 = 0xFFFF_F038;
 
 /// One instruction of a classic BPF program, as `struct sock_filter` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,58 +74,11 @@ impl Default for MarkPrefix {
     }
 }
 
-/// What one member gets of the unmarked connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weight {
-    /// Index of the member in its group.
-    pub index: u8,
-    /// Its share, 0 to 100.
-    pub percent: u8,
-}
-
-/// Why no program can be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SteeringError {
-    /// The shares do not add up.
-    #[error("weights add up to {sum} %, not to 100 %")]
-    Sum {
-        /// What they add up to.
-        sum: u32,
-    },
-    /// Two shares for one member.
-    #[error("index {index} has two weights")]
-    Twice {
-        /// The member.
-        index: u8,
-    },
-}
-
 /// A program that sends every unmarked connection to one member.
 pub fn only(prefix: MarkPrefix, index: u8) -> Vec<Insn> {
     let mut program = mark_block(prefix);
     program.push(Insn::new(RETURN, u32::from(index)));
     program
-}
-
-/// A program that splits unmarked connections at random by these weights. A weight of 0 never gets one.
-pub fn weights(prefix: MarkPrefix, weights: &[Weight]) -> Result<Vec<Insn>, SteeringError> {
-    check_weights(weights)?;
-    let mut program = mark_block(prefix);
-    program.extend(split_block(weights));
-    Ok(program)
-}
-
-fn check_weights(weights: &[Weight]) -> Result<(), SteeringError> {
-    let sum = weights.iter().map(|w| u32::from(w.percent)).sum();
-    if sum != 100 {
-        return Err(SteeringError::Sum { sum });
-    }
-    for (i, w) in weights.iter().enumerate() {
-        if weights[..i].iter().any(|other| other.index == w.index) {
-            return Err(SteeringError::Twice { index: w.index });
-        }
-    }
-    Ok(())
 }
 
 /// `mark >> 16 == prefix`: return `mark & 0xff`; else fall through.
@@ -144,24 +91,4 @@ fn mark_block(prefix: MarkPrefix) -> Vec<Insn> {
         Insn::new(AND, 0xff),
         Insn::new(RETURN_A, 0),
     ]
-}
-
-/// `random % 100` against the running sum of the weights. Members with weight 0 are left out, so the
-/// last entry's return needs no test.
-fn split_block(weights: &[Weight]) -> Vec<Insn> {
-    let shares: Vec<&Weight> = weights.iter().filter(|w| w.percent > 0).collect();
-    let Some((last, head)) = shares.split_last() else {
-        return Vec::new();
-    };
-    let mut block = Vec::new();
-    if !head.is_empty() {
-        block.extend([Insn::new(LOAD_WORD, AT_RANDOM), Insn::new(MODULO, 100)]);
-    }
-    let mut sum = 0;
-    for share in head {
-        sum += u32::from(share.percent);
-        block.extend([Insn::jump(JUMP_GREATER_EQUAL, 1, 0, sum), Insn::new(RETURN, u32::from(share.index))]);
-    }
-    block.push(Insn::new(RETURN, u32::from(last.index)));
-    block
 }

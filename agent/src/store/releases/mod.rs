@@ -56,16 +56,6 @@ pub struct Releases {
     app_states: PathBuf,
 }
 
-/// Whether files of one tree may be hard links to another's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkPolicy {
-    /// Equal files are shared; trees are trusted as we left them (owner and mode say so).
-    Share,
-    /// A process of the app, in this or any kept release, runs as root and could change a tree: nothing
-    /// is linked, and what is copied is verified.
-    CopyOnly,
-}
-
 /// The name of a release tree: `<label>-<digest8>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TreeName {

@@ -13,7 +13,7 @@ use super::donors::Donors;
 use super::error::ReleaseError;
 use super::links::{Followed, Links};
 use super::staging::{OBJECTS, has_object, open};
-use super::{LinkPolicy, Releases, make_folder};
+use super::{Releases, make_folder};
 use crate::store::{disk::Need, sweep};
 
 /// Enough for the program headers of an ELF file and the first line of a script.
@@ -48,7 +48,7 @@ impl Releases {
             Err(ReleaseError::NotBegun { .. }) => return Ok(None),
             Err(e) => return Err(e),
         };
-        let missing = self.begin(app, &manifest, LinkPolicy::Share)?;
+        let missing = self.begin(app, &manifest)?;
         let staging = self.staging(app, artifact);
         let peek = staging.join(PEEK);
         let dir = open(&staging)?;

@@ -11,8 +11,7 @@ use deployd_api::ids::Digest;
 use nix::fcntl::AtFlags;
 use nix::unistd::linkat;
 
-use super::LinkPolicy;
-use super::donors::{OpenDonor, hash, mode};
+use super::donors::{OpenDonor, mode};
 use crate::store::dirfd::Dir;
 
 /// How a file came into a tree.
@@ -41,50 +40,44 @@ enum Reflinks {
 /// Puts files into one tree.
 #[derive(Debug)]
 pub(super) struct Placer {
-    links: LinkPolicy,
     reflinks: Reflinks,
 }
 
 impl Placer {
-    pub(super) fn new(links: LinkPolicy) -> Self {
-        Self { links, reflinks: Reflinks::Perhaps }
+    pub(super) fn new() -> Self {
+        Self { reflinks: Reflinks::Perhaps }
     }
 
     /// Puts a file of a sealed tree, or of this one, to another place.
     pub(super) fn place(&mut self, from: &mut OpenDonor, to: &Place<'_>) -> io::Result<How> {
         if self.reflinks == Reflinks::Perhaps {
-            if self.reflink(from, to)? {
+            if reflink(from, to)? {
                 return Ok(How::Reflink);
             }
             self.reflinks = Reflinks::No;
         }
-        if self.links == LinkPolicy::Share && from.executable == to.executable && hard_link(from, to)? {
+        if from.executable == to.executable && hard_link(from, to)? {
             return Ok(How::HardLink);
         }
         copy(&mut from.file, to)?;
         Ok(How::Copy)
     }
+}
 
-    fn reflink(&self, from: &mut OpenDonor, to: &Place<'_>) -> io::Result<bool> {
-        let file = to.folder.create_file(to.name, mode(to.executable))?;
-        // Whatever the reason, a copy may still work, and says why when it does not.
-        if rustix::fs::ioctl_ficlone(&file, &from.file).is_err() {
-            to.folder.unlink(to.name)?;
-            return Ok(false);
-        }
-        let out = (|| {
-            if self.links == LinkPolicy::CopyOnly {
-                expect_digest(hash(&mut to.folder.open_file(to.name)?)?, to)?;
-            }
-            file.sync_all()
-        })();
-        if let Err(e) = out {
-            // The next donor needs the place.
-            to.folder.unlink(to.name)?;
-            return Err(e);
-        }
-        Ok(true)
+/// False when the file system cannot share extents.
+fn reflink(from: &OpenDonor, to: &Place<'_>) -> io::Result<bool> {
+    let file = to.folder.create_file(to.name, mode(to.executable))?;
+    // Whatever the reason, a copy may still work, and says why when it does not.
+    if rustix::fs::ioctl_ficlone(&file, &from.file).is_err() {
+        to.folder.unlink(to.name)?;
+        return Ok(false);
     }
+    if let Err(e) = file.sync_all() {
+        // The next donor needs the place.
+        to.folder.unlink(to.name)?;
+        return Err(e);
+    }
+    Ok(true)
 }
 
 /// False when the file system will not have it: too many links, another file system, not allowed.

@@ -19,7 +19,7 @@ use super::error::ReleaseError;
 use super::place::{How, Place, Placer};
 use super::staging::{OBJECTS, TREE, has_object, open};
 use super::verify::{Depth, verify_tree};
-use super::{LinkPolicy, Releases, TreeName, manifests};
+use super::{Releases, TreeName, manifests};
 use crate::store::dirfd::{Dir, split};
 use crate::store::{atomic, crash, sweep};
 
@@ -38,13 +38,7 @@ pub struct Sealed {
 
 impl Releases {
     /// Makes the tree `name` of a received artifact. Again for the same artifact it is a no-op.
-    pub fn seal(
-        &self,
-        app: &AppName,
-        artifact: Digest,
-        name: &TreeName,
-        links: LinkPolicy,
-    ) -> Result<Sealed, ReleaseError> {
+    pub fn seal(&self, app: &AppName, artifact: Digest, name: &TreeName) -> Result<Sealed, ReleaseError> {
         let path = self.tree(app, name);
         if path.symlink_metadata().is_ok() {
             let manifest = self.manifest(app, name)?;
@@ -57,7 +51,7 @@ impl Releases {
             return Ok(Sealed { bytes: manifest.total_size(), ..Sealed::default() });
         }
         let manifest = self.staged_manifest(app, artifact)?;
-        let sealed = self.build(app, artifact, &manifest, links)?;
+        let sealed = self.build(app, artifact, &manifest)?;
         let staging = self.staging(app, artifact);
         let tree = open(&staging.join(TREE))?;
         verify_tree(&tree, &manifest, Depth::Shape)?;
@@ -72,13 +66,7 @@ impl Releases {
         Ok(sealed)
     }
 
-    fn build(
-        &self,
-        app: &AppName,
-        artifact: Digest,
-        manifest: &Manifest,
-        links: LinkPolicy,
-    ) -> Result<Sealed, ReleaseError> {
+    fn build(&self, app: &AppName, artifact: Digest, manifest: &Manifest) -> Result<Sealed, ReleaseError> {
         let staging_path = self.staging(app, artifact);
         let staging = open(&staging_path)?;
         let shown = staging_path.join(TREE);
@@ -92,7 +80,7 @@ impl Releases {
         let mut builder = Builder {
             objects: open(&staging_path.join(OBJECTS))?,
             donors: Donors::find(self, app, &wanted)?,
-            placer: Placer::new(links),
+            placer: Placer::new(),
             parent: (String::new(), tree.again().map_err(ReleaseError::io("open", &shown))?),
             tree,
             placed: HashMap::new(),

@@ -12,7 +12,7 @@ use deployd_api::manifest::Manifest;
 use super::donors::Donors;
 use super::error::ReleaseError;
 use super::links::check_links;
-use super::{LinkPolicy, Releases, entry_names, make_folder, manifests};
+use super::{Releases, entry_names, make_folder, manifests};
 use crate::store::crash;
 use crate::store::dirfd::{Dir, Kind};
 use crate::store::disk::Need;
@@ -44,12 +44,7 @@ pub struct Missing {
 
 impl Releases {
     /// Begins a push, or takes one up again: records the manifest and says which contents are missing.
-    pub fn begin(
-        &self,
-        app: &AppName,
-        manifest: &Manifest,
-        links: LinkPolicy,
-    ) -> Result<Missing, ReleaseError> {
+    pub fn begin(&self, app: &AppName, manifest: &Manifest) -> Result<Missing, ReleaseError> {
         manifest.check()?;
         check_links(manifest)?;
         let wanted = manifests::contents(manifest)?;
@@ -68,13 +63,11 @@ impl Releases {
         for (_, size, digest) in manifest.files() {
             let first = seen.insert(digest);
             let here = first && has_object(&objects, digest, size);
-            let absent = first && !here && !donors.has(digest, links);
+            let absent = first && !here && !donors.has(digest);
             if absent {
                 missing.digests.push(digest);
                 missing.bytes += size;
-            }
-            // A second path with the same content, or one that another release has, may be a link.
-            if absent || (!here && links == LinkPolicy::CopyOnly) {
+                // A second path with the same content, or one that another release has, may be a link.
                 missing.need.bytes += on_blocks(size);
             }
         }

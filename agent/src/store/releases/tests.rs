@@ -53,7 +53,7 @@ pub(super) fn name(n: u32) -> TreeName {
 
 impl Host {
     pub(super) fn begin(&self, manifest: &Manifest) -> Missing {
-        self.releases.begin(&self.app, manifest, LinkPolicy::Share).unwrap()
+        self.releases.begin(&self.app, manifest).unwrap()
     }
 
     fn send(&self, artifact: Digest, stream: &[u8]) -> Result<receive::Received, ReleaseError> {
@@ -72,11 +72,11 @@ impl Host {
             contents.iter().copied().filter(|c| missing.digests.contains(&Digest::of(c))).collect();
         assert_eq!(sent.len(), missing.digests.len());
         self.send(missing.artifact, &encode(&sent)).unwrap();
-        self.seal(manifest, n, LinkPolicy::Share).unwrap()
+        self.seal(manifest, n).unwrap()
     }
 
-    fn seal(&self, manifest: &Manifest, n: u32, links: LinkPolicy) -> Result<seal::Sealed, ReleaseError> {
-        self.releases.seal(&self.app, manifest.digest(), &name(n), links)
+    fn seal(&self, manifest: &Manifest, n: u32) -> Result<seal::Sealed, ReleaseError> {
+        self.releases.seal(&self.app, manifest.digest(), &name(n))
     }
 
     pub(super) fn path(&self, n: u32, path: &str) -> PathBuf {
@@ -158,38 +158,6 @@ fn an_equal_file_costs_nothing_and_a_mode_is_a_difference() {
 }
 
 #[test]
-fn nothing_is_linked_when_a_root_process_could_write_it() {
-    let host = host();
-    host.push(&first(), &[A, B, C], 1);
-    let second = Manifest::new(vec![file("x", B), file("y", B)]).unwrap();
-    let missing = host.releases.begin(&host.app, &second, LinkPolicy::CopyOnly).unwrap();
-    assert_eq!(missing.digests, []);
-    assert!(missing.need.bytes >= 2 * B.len() as u64, "copies need room");
-    let sealed = host.seal(&second, 2, LinkPolicy::CopyOnly).unwrap();
-    assert_eq!((sealed.shared, sealed.copied), if host.reflinks() { (2, 0) } else { (0, 2) });
-    for path in ["x", "y"] {
-        assert_eq!(std::fs::metadata(host.path(2, path)).unwrap().nlink(), 1);
-    }
-    // A content changed in place, with mode and size kept, is not believed.
-    std::fs::write(host.path(1, "lib/deep/data"), [b'!'; B.len()]).unwrap();
-    std::fs::write(host.path(2, "x"), [b'!'; B.len()]).unwrap();
-    std::fs::write(host.path(2, "y"), [b'!'; B.len()]).unwrap();
-    let third = Manifest::new(vec![file("z", B)]).unwrap();
-    assert_eq!(
-        host.releases.begin(&host.app, &third, LinkPolicy::CopyOnly).unwrap().digests,
-        [Digest::of(B)]
-    );
-    assert!(matches!(
-        host.seal(&third, 3, LinkPolicy::CopyOnly),
-        Err(ReleaseError::Incomplete { count: 1, .. })
-    ));
-    assert!(matches!(
-        host.releases.verify(&host.app, &name(1), Depth::Content),
-        Err(ReleaseError::NotAsSealed { reason: "it has another content", .. })
-    ));
-}
-
-#[test]
 fn a_kept_file_that_is_not_as_we_left_it_gives_nothing() {
     let changes: [fn(&Path); 4] = [
         |p| std::fs::set_permissions(p, Permissions::from_mode(0o666)).unwrap(),
@@ -218,7 +186,7 @@ fn another_apps_files_are_never_used() {
     let host = host();
     host.push(&first(), &[A, B, C], 1);
     let other = "blog".parse().unwrap();
-    assert_eq!(host.releases.begin(&other, &first(), LinkPolicy::Share).unwrap().digests.len(), 3);
+    assert_eq!(host.releases.begin(&other, &first()).unwrap().digests.len(), 3);
 }
 
 #[test]
@@ -257,7 +225,7 @@ fn streams_that_are_not_what_they_claim_are_refused() {
     let staging = host.releases.staging(&host.app, artifact);
     assert!(entry_names(&staging.join(staging::INCOMING)).unwrap().is_empty(), "nothing is left");
     assert!(matches!(host.send(Digest::of(b"?"), &[]), Err(ReleaseError::NotBegun { .. })));
-    assert!(matches!(host.seal(&first(), 1, LinkPolicy::Share), Err(ReleaseError::Incomplete { .. })));
+    assert!(matches!(host.seal(&first(), 1), Err(ReleaseError::Incomplete { .. })));
     assert_eq!(host.releases.list(&host.app).unwrap(), []);
 }
 
@@ -276,7 +244,7 @@ fn manifests_that_lie_are_refused_before_anything_is_written() {
         // As it comes over the wire: not made by `Manifest::new`.
         let wire = serde_json::to_value(entries).unwrap();
         let manifest: Manifest = serde_json::from_value(wire).unwrap();
-        host.releases.begin(&host.app, &manifest, LinkPolicy::Share).unwrap_err()
+        host.releases.begin(&host.app, &manifest).unwrap_err()
     };
     assert!(matches!(begin(vec![sized("a", 1), sized("b", 2)]), ReleaseError::TwoSizes { .. }));
     assert!(matches!(begin(vec![huge("a"), huge("b")]), ReleaseError::TooLarge));
@@ -301,15 +269,15 @@ fn a_name_is_never_given_to_another_content() {
     host.push(&first(), &[A, B, C], 1);
     // Again: nothing to do, and nothing left behind.
     host.begin(&first());
-    assert_eq!(host.seal(&first(), 1, LinkPolicy::Share).unwrap().received, 0);
+    assert_eq!(host.seal(&first(), 1).unwrap().received, 0);
     assert_eq!(host.staged(), 0);
     let other = Manifest::new(vec![file("x", A)]).unwrap();
     host.begin(&other);
-    assert!(matches!(host.seal(&other, 1, LinkPolicy::Share), Err(ReleaseError::TreeExists { .. })));
+    assert!(matches!(host.seal(&other, 1), Err(ReleaseError::TreeExists { .. })));
     assert_eq!(host.releases.discard(&host.app, other.digest()).unwrap().leftovers, []);
     assert_eq!(host.staged(), 0);
     std::fs::write(host.path(1, "bin/extra"), "x").unwrap();
-    assert!(matches!(host.seal(&first(), 1, LinkPolicy::Share), Err(ReleaseError::NotAsSealed { .. })));
+    assert!(matches!(host.seal(&first(), 1), Err(ReleaseError::NotAsSealed { .. })));
 }
 
 #[test]
@@ -379,7 +347,7 @@ async fn an_upload_that_breaks_off_is_taken_up_where_it_stood() {
     sender.await.unwrap().unwrap();
     assert_eq!(on_disk.get(), Need { bytes: 700_416, inodes: 1 }, "told once, in whole blocks");
     assert_eq!((received.files, received.bytes), (1, 700_000));
-    host.seal(&manifest, 1, LinkPolicy::Share).unwrap();
+    host.seal(&manifest, 1).unwrap();
     host.releases.verify(&host.app, &name(1), Depth::Content).unwrap();
 }
 
@@ -401,7 +369,7 @@ fn a_full_disk_is_told_and_leaves_nothing_half_written() {
     let app: AppName = "shop".parse().unwrap();
     let big = vec![7u8; 2 << 20];
     let manifest = Manifest::new(vec![file("a", A), file("big", &big)]).unwrap();
-    let missing = releases.begin(&app, &manifest, LinkPolicy::Share).unwrap();
+    let missing = releases.begin(&app, &manifest).unwrap();
     let ledger = crate::store::disk::Reservations::new(disk.0.path().to_owned(), 0);
     assert!(ledger.reserve(missing.need).is_err(), "the preflight would have said so");
     let mut receiver = releases.receiver(&app, missing.artifact).unwrap();
@@ -432,17 +400,17 @@ fn child_that_pushes_and_removes() {
     let app: AppName = "shop".parse().unwrap();
     if releases.list(&app).unwrap().contains(&name(2)) {
         // As the driver does after a crash: the same step again.
-        releases.seal(&app, second().digest(), &name(2), LinkPolicy::Share).unwrap();
+        releases.seal(&app, second().digest(), &name(2)).unwrap();
         assert_eq!(releases.remove(&app, &name(1)).unwrap().leftovers, []);
         return;
     }
-    let missing = releases.begin(&app, &second(), LinkPolicy::Share).unwrap();
+    let missing = releases.begin(&app, &second()).unwrap();
     let mut receiver = releases.receiver(&app, missing.artifact).unwrap();
     if !missing.digests.is_empty() {
         receiver.feed(&encode(&[b"new"])).unwrap();
     }
     receiver.finish().unwrap();
-    releases.seal(&app, missing.artifact, &name(2), LinkPolicy::Share).unwrap();
+    releases.seal(&app, missing.artifact, &name(2)).unwrap();
     assert_eq!(releases.remove(&app, &name(1)).unwrap().leftovers, []);
 }
 

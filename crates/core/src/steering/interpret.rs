@@ -1,20 +1,15 @@
-//! Runs a steering program as the kernel does, over the only two things it may look at.
+//! Runs a steering program as the kernel does, over the only thing it may look at.
 //!
 //! Used by tests and by simulated hosts. It knows exactly the instructions that [`super`] emits:
 //! anything else is an error, so that a new instruction cannot go untested.
 
-use super::{
-    AND, AT_MARK, AT_RANDOM, Insn, JUMP_EQUAL, JUMP_GREATER_EQUAL, LOAD_WORD, MODULO, RETURN, RETURN_A,
-    SHIFT_RIGHT,
-};
+use super::{AND, AT_MARK, Insn, JUMP_EQUAL, LOAD_WORD, RETURN, RETURN_A, SHIFT_RIGHT};
 
 /// What a program can see of a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
     /// The client socket's `SO_MARK`; 0 for everyone but the agent.
     pub mark: u32,
-    /// The random word that the kernel drew.
-    pub random: u32,
 }
 
 /// Why a program is not valid.
@@ -53,13 +48,10 @@ pub fn run(program: &[Insn], connection: Connection) -> Result<u32, InvalidProgr
         let mut jump = |holds: bool| at += usize::from(if holds { insn.jt } else { insn.jf });
         match insn.code {
             LOAD_WORD if insn.k == AT_MARK => a = connection.mark,
-            LOAD_WORD if insn.k == AT_RANDOM => a = connection.random,
             LOAD_WORD => return Err(InvalidProgram::Offset { offset: insn.k, at }),
             AND => a &= insn.k,
             SHIFT_RIGHT => a = a.checked_shr(insn.k).unwrap_or(0),
-            MODULO if insn.k > 0 => a %= insn.k,
             JUMP_EQUAL => jump(a == insn.k),
-            JUMP_GREATER_EQUAL => jump(a >= insn.k),
             RETURN => return Ok(insn.k),
             RETURN_A => return Ok(a),
             code => return Err(InvalidProgram::Unknown { code, at }),

@@ -157,7 +157,9 @@ impl Shape {
         }
         // `immediate` stops before it starts, whoever connects meanwhile. A Unix socket is one for both: when
         // it is given back in an undo, its next connection may wake either.
-        let immediate = |a: &&Ask| spec_has(a, IMMEDIATE) && !spec_has(a, UNIX);
+        // One without a listener is a worker, which may overlap.
+        let listens = |a: &&Ask| spec_has(a, "process = \"web\"") && !spec_has(a, UNIX);
+        let immediate = |a: &&Ask| spec_has(a, IMMEDIATE) && listens(a);
         if asks.iter().all(|a| immediate(a) || !matches!(a, Ask::Push { .. })) {
             alone.push("deployd-shop-web-".to_owned());
         }
