@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::time::ClockId;
 use serde_json::Value;
 
 use crate::site::Site;
@@ -79,11 +80,14 @@ pub fn kill(site: &Site, app: &str, place: Place) -> Result<Vec<Value>> {
 }
 
 /// How many records of a deployment the agent that was killed has written: those that are older than the process of
-/// the agent that runs now. Both times are of the host's boot clock.
+/// the agent that runs now.
 pub fn written_before_the_kill(site: &Site, records: &[Value]) -> Result<u64> {
     let started =
         site.host.ok("systemctl show -p ExecMainStartTimestampMonotonic --value deployd.service")?;
-    let started_ms = started.trim().parse::<u64>().context("the agent has no start")? / 1000;
+    // Records are timed by a clock that goes on while the machine sleeps, PID 1's does not.
+    let (boot, running) = (ClockId::CLOCK_BOOTTIME.now()?, ClockId::CLOCK_MONOTONIC.now()?);
+    let slept_ms = Duration::from(boot).saturating_sub(running.into()).as_millis() as u64;
+    let started_ms = started.trim().parse::<u64>().context("the agent has no start")? / 1000 + slept_ms;
     let at = |record: &Value| record["up_ms"].as_u64().context("a record without a time");
     let times = records.iter().map(at).collect::<Result<Vec<u64>>>()?;
     ensure!(times.is_sorted(), "the records are not in the order of their times: {times:?}");

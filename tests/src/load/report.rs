@@ -272,7 +272,7 @@ mod tests {
             from_ns: from * MS,
             until_ns: until * MS,
         };
-        let reigns = [reign("shop v1", 0, 130), reign("shop v2", 100, u64::MAX)];
+        let reigns = [reign("shop v1", 0, 130), reign("shop v2", 100, 1000)];
         // v1 after its end, v2 before its push began, v3 at any time.
         let wrong = Recording { releases, samples }.out_of_time(&reigns);
         let wanted = [("shop v1", 1), ("shop v2", 1), ("shop v3", 1)];
