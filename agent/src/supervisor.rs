@@ -193,7 +193,11 @@ impl<H: Port + Observer> Supervisor<H> {
         let known = state.lock().await.releases.get(&label).map(|r| r.failure.is_some());
         if known != Some(true) {
             let message = format!("{label} of {app} is not marked as bad");
-            return Err(ErrorBody::new(ErrorCode::WrongState, message, "deployd-ctl releases lists them"));
+            return Err(ErrorBody::new(
+                ErrorCode::WrongState,
+                message,
+                format!("deployd-ctl releases -a {app} lists them"),
+            ));
         }
         let change = Change::Forget { labels: vec![label] };
         record::save(&self.store, &state, &[change], None).await.map_err(|e| store_failed(&e))
@@ -381,7 +385,7 @@ fn unknown_app(app: &AppName) -> ErrorBody {
     ErrorBody::new(
         ErrorCode::AppNotFound,
         format!("there is no app {app} on this host"),
-        "deployd-ctl --local status lists the apps; deployd-ctl --local push makes one",
+        "deployd-ctl status --all lists the apps; deployd-ctl push DIR makes one",
     )
 }
 
@@ -390,7 +394,7 @@ pub fn unknown_deployment(id: &DeploymentId) -> ErrorBody {
     ErrorBody::new(
         ErrorCode::DeploymentNotFound,
         format!("there is no deployment {id} on this host"),
-        "deployd-ctl --local status shows the one that runs",
+        "deployd-ctl status --all shows what runs",
     )
 }
 
@@ -401,7 +405,7 @@ fn lease_held(app: &AppName, by: &Deployment) -> ErrorBody {
     ErrorBody::new(
         ErrorCode::LeaseHeld,
         format!("{app} has a {} of{label} under way{who}", by.kind),
-        "wait for it (deployd-ctl status), or end it: deployd-ctl abort",
+        format!("wait for it (deployd-ctl status -a {app}), or end it: deployd-ctl abort -a {app}"),
     )
     .cause("now", step)
 }

@@ -3,6 +3,8 @@
 //! Called by the driver and the janitor only. What an arm needs to know stands in the action; the app's
 //! state is looked at for one thing, the order in which sockets joined their group.
 
+mod asked;
+mod counted;
 mod facts;
 mod failure;
 mod files;
@@ -103,9 +105,9 @@ impl RealHost {
             Action::AwaitEmptyQueue { socket, quiet, cap } => self.await_empty(socket, *quiet, *cap).await,
             Action::Relay { socket, unit, quiet, cap } => self.relay(socket, unit, *quiet, *cap).await,
             Action::LeaveGroup { socket } => self.leave(socket, run).await,
-            Action::StartInstance { instance, timeout } => self.start(instance, *timeout).await,
+            Action::StartInstance { instance, timeout } => self.start(instance, *timeout, run).await,
             Action::StopInstance { instance, wait } => self.stop(instance, *wait).await,
-            Action::RestartInstance { instance, timeout } => self.restart(instance, *timeout).await,
+            Action::RestartInstance { instance, timeout } => self.restart(instance, *timeout, run).await,
             Action::LearnNonblocking { process, socket, drop_in, unit_says, reload } => {
                 let found = self.learn(socket, run).await?;
                 self.note_nonblocking(process, found, drop_in, *unit_says, *reload).await
@@ -115,7 +117,7 @@ impl RealHost {
             Action::Watch { trial, duration, restarts, .. } => {
                 self.watch(trial, *duration, *restarts, run).await
             }
-            Action::Record { .. } => Ok(Done::default()),
+            Action::Record { change } => Ok(self.note_change(change, run).await),
             Action::Commit { target, wanted_by } => files::commit(target, wanted_by),
             Action::Sweep { app, trees, .. } => self.sweep(app, trees).await,
             Action::ForgetApp { app } => self.forget_app(app, run).await,

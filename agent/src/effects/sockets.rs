@@ -155,7 +155,7 @@ impl RealHost {
         };
         let Some(any) = members.iter().find_map(|(_, held)| held.clone()) else {
             let message = format!("no descriptor of {group} could be borrowed");
-            let hint = "systemctl status 'deployd-fd@*'; deployd-ctl --local doctor";
+            let hint = "systemctl status 'deployd-fd@*'; deployd-ctl doctor";
             return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
         };
         let index = u8::try_from(index).unwrap_or(u8::MAX);

@@ -309,11 +309,13 @@ impl Progress {
         let mut body = ErrorBody::new(
             ErrorCode::Stuck,
             format!("{}, and undoing it did not work in {} place(s)", first.message, self.leftovers.len()),
-            "mend what the causes name, then: deployd-ctl --local doctor",
+            "mend what the causes name, then: deployd-ctl doctor",
         );
         body.causes = first.causes;
         for l in &self.leftovers {
-            body.causes.push(("not undone".to_owned(), l.message.clone()));
+            body.causes.push(("left".to_owned(), l.message.clone()));
+            body.causes.extend(l.causes.iter().map(|(_, text)| ("left".to_owned(), text.clone())));
+            body.causes.push(("mend".to_owned(), l.hint.clone()));
         }
         Some(body)
     }
