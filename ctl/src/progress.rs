@@ -91,11 +91,15 @@ impl<'a> View<'a> {
 
     /// What the undo took back, in words, and whether clients met the candidate; empty when there was none.
     pub(crate) fn undone(&self) -> String {
-        let mut words = words::undone(&self.undone, self.subject.label, self.subject.replaces).join(", ");
+        let mut words = self.undone_words().join(", ");
         if !words.is_empty() && self.row.switched.is_none() && self.subject.replaces.is_some() {
             words += "; it had no public traffic";
         }
         words
+    }
+
+    fn undone_words(&self) -> Vec<String> {
+        words::undone(&self.undone, self.subject.label, self.subject.replaces)
     }
 
     /// Bytes on their way.
@@ -143,10 +147,14 @@ impl<'a> View<'a> {
                 self.line(&format!("failed: {}", failure.message));
             }
             What::StepUndone { info } => {
-                if !words::is_quiet(&info.kind) || self.printer.is_verbose() {
-                    self.line(&format!("undone: {}", info.text));
-                }
+                let before = self.undone_words();
                 self.undone.push(info.clone());
+                if self.printer.is_verbose() {
+                    self.line(&format!("undone: {}", info.text));
+                } else {
+                    let new = self.undone_words().into_iter().filter(|w| !before.contains(w));
+                    new.for_each(|word| self.line(&format!("undone: {word}")));
+                }
             }
             What::Live { label, old, .. } => {
                 self.row.now = label.to_string();
@@ -182,14 +190,28 @@ impl<'a> View<'a> {
             ("shift", Some(note), Some(old)) => format!(", {old} {note}"),
             (_, Some(note), _) => format!(", {note}"),
         };
-        let done = words::past(info, self.subject.label);
+        let told = info.kind == "stop-instance" && self.committed && self.is_old(info);
+        let done = if told {
+            format!(
+                "told {} of {} to end",
+                info.object,
+                info.release.map_or_else(String::new, |l| l.to_string())
+            )
+        } else {
+            words::past(info, self.subject.label)
+        };
         self.line(&format!("{done} {}{note}", tight(&human::took(took_ms))));
+    }
+
+    /// Whether a step is about the release that is replaced.
+    fn is_old(&self, info: &StepInfo) -> bool {
+        self.subject.replaces.is_some() && info.release == self.subject.replaces
     }
 
     /// Puts a finished step into its column.
     fn fill(&mut self, info: &StepInfo, took_ms: u64, note: Option<&str>) {
+        let is_old = self.is_old(info);
         let row = &mut self.row;
-        let is_old = self.subject.replaces.is_some() && info.release == self.subject.replaces;
         match info.kind.as_str() {
             "seal" => *row.staged.get_or_insert(0) += took_ms,
             "start-instance" if !is_old => *row.started.get_or_insert(0) += took_ms,

@@ -173,6 +173,7 @@ fn is_wait(action: &Action) -> bool {
         Action::Check { .. }
             | Action::Watch { .. }
             | Action::AwaitEmptyQueue { .. }
+            | Action::LearnNonblocking { .. }
             | Action::StartInstance { .. }
     )
 }

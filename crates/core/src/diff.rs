@@ -57,7 +57,8 @@ fn shown(key: &str, value: &str) -> String {
     let free = ["env.", ".headers.", ".json."].iter().any(|part| key.contains(part));
     match (free, value.parse::<u64>()) {
         (false, Ok(ms)) if TIMES.contains(&last) => Millis(ms).to_string(),
-        (false, Ok(n)) if last == "memory" && n % (1 << 20) == 0 => format!("{}mb", n >> 20),
+        (false, Ok(n)) if last == "memory" && n > 0 && n.is_multiple_of(1 << 30) => format!("{}gb", n >> 30),
+        (false, Ok(n)) if last == "memory" && n.is_multiple_of(1 << 20) => format!("{}mb", n >> 20),
         _ => value.to_owned(),
     }
 }

@@ -1,7 +1,6 @@
 //! `releases`: what is kept, what changed; `releases clear vN` allows a bad one again.
 
 use deployd_api::exit::ExitCode;
-use deployd_api::ids::AppName;
 use deployd_api::release::{ReleaseRow, ReleaseState};
 
 use super::{CTL, Context};
@@ -31,7 +30,13 @@ pub(crate) async fn run(context: &Context<'_>, args: &Releases) -> Result<ExitCo
     for line in table(&rows).render(context.printer.colour_out()) {
         context.printer.data(&line)?;
     }
-    context.printer.data(&summary(&app, &rows))?;
+    let kept = rows.iter().filter(|r| r.state == ReleaseState::Kept).count();
+    let sum = |of: fn(&ReleaseRow) -> u64| human::size(rows.iter().map(of).sum());
+    let (all, own) = (sum(|r| r.on_disk), sum(|r| r.own));
+    context.printer.data(&format!("{kept} kept for rollback, {all} on disk, {own} of it not shared."))?;
+    if kept > 0 {
+        context.printer.data(&format!("undo: {CTL} rollback -a {app} [vN]"))?;
+    }
     Ok(ExitCode::Ok)
 }
 
@@ -63,12 +68,4 @@ fn table(rows: &[ReleaseRow]) -> Table {
         ]);
     }
     table
-}
-
-fn summary(app: &AppName, rows: &[ReleaseRow]) -> String {
-    let kept = rows.iter().filter(|r| r.state == ReleaseState::Kept).count();
-    let sum = |of: fn(&ReleaseRow) -> u64| human::size(rows.iter().map(of).sum());
-    let (all, own) = (sum(|r| r.on_disk), sum(|r| r.own));
-    let undo = if kept > 0 { format!("   undo: {CTL} rollback -a {app} [vN]") } else { String::new() };
-    format!("{kept} kept for rollback, {all} on disk, {own} of it not shared.{undo}")
 }

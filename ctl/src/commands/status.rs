@@ -108,7 +108,10 @@ fn apps_table(apps: &[AppStatus]) -> Table {
 }
 
 fn active(process: &ProcessStatus) -> usize {
-    process.instances.iter().filter(|i| i.active_state == "active").count()
+    // One that was told to end still serves what it has.
+    let ends = process.role == Role::Draining;
+    let up = |state: &str| state == "active" || (ends && state == "deactivating");
+    process.instances.iter().filter(|i| up(&i.active_state)).count()
 }
 
 fn process_lines(status: &AppStatus, colour: bool) -> Vec<String> {
@@ -164,8 +167,8 @@ fn process_row(host: &str, process: &ProcessStatus) -> Vec<Cell> {
         (None, _) => dash(),
     };
     let last = match (process.role, process.cut_at) {
-        (Role::Draining, Some(at)) => format!("at most until {}", human::clock(at)),
-        (Role::Draining, None) => "until its last connection".to_owned(),
+        (Role::Draining, Some(at)) => format!("drain until {}", human::clock(at)),
+        (Role::Draining, None) => "drain unlimited".to_owned(),
         _ => instances.iter().map(|i| i.restarts).sum::<u32>().to_string(),
     };
     let count = format!("{} {good}/{}", process.process, process.wanted);

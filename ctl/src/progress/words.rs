@@ -49,6 +49,7 @@ const STEPS: &[(&str, &str, &str, Say)] = &[
 /// Kinds that only keep books: shown with `-v`.
 const QUIET: &[&str] = &[
     "record",
+    "ensure-user",
     "prepare-dirs",
     "reload",
     "steer",
