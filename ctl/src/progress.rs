@@ -136,6 +136,10 @@ impl<'a> View<'a> {
             What::Accepted { label, .. } => self.subject.label = label.or(self.subject.label),
             What::StepStarted { info } => self.step_started(info),
             What::StepDone { info, took_ms, note } => self.step_done(info, *took_ms, note.as_deref()),
+            // Nothing is undone any more: the rest goes on.
+            What::StepFailed { failure, .. } if self.committed => {
+                self.line(&format!("not done: {}", failure.message));
+            }
             What::StepFailed { failure, .. } => {
                 self.failed = true;
                 self.row.tone = Some(Tone::Bad);
