@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use deployd_api::ids::{AppName, DeploymentId};
 
 use crate::boot;
-use crate::config::Settings;
+use crate::config::{CONFIG_FILE, Settings};
 use crate::store::Store;
 use crate::view::story;
 
@@ -16,9 +16,10 @@ use crate::view::story;
 #[derive(Debug, Parser)]
 #[command(name = "deployd", version, arg_required_else_help = false)]
 struct Cli {
-    /// The config file; additions are read from the folder `agent.d` beside it.
-    #[arg(long, global = true, default_value = "/etc/deployd/agent.toml")]
-    config: PathBuf,
+    /// The config file, which must be there; additions are read from the folder `agent.d` beside it
+    /// [default: /etc/deployd/agent.toml, if it is there].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -55,13 +56,13 @@ enum JournalCommand {
 /// Parses and runs.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match cli.command {
-        None | Some(Command::Run) => boot::run(&cli.config),
-        Some(Command::CheckConfig { json }) => check_config(&cli.config, json),
+    let done = config_file(cli.config).and_then(|config| match cli.command {
+        None | Some(Command::Run) => boot::run(&config),
+        Some(Command::CheckConfig { json }) => check_config(&config, json),
         Some(Command::Journal { command: JournalCommand::Show { which, json } }) => {
-            show_journal(&cli.config, &which, json)
+            show_journal(&config, &which, json)
         }
-    };
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -69,6 +70,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Without a name a file that is missing is an empty one; who names one means one that is there.
+fn config_file(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let Some(path) = named else { return Ok(PathBuf::from(CONFIG_FILE)) };
+    let found = std::fs::metadata(&path).with_context(|| format!("--config {}", path.display()))?;
+    anyhow::ensure!(found.is_file(), "--config {}: not a file", path.display());
+    Ok(path)
 }
 
 fn check_config(config: &std::path::Path, json: bool) -> anyhow::Result<()> {
@@ -97,7 +106,7 @@ fn show_journal(config: &std::path::Path, which: &str, json: bool) -> anyhow::Re
             row = store.get(&id).await?;
         }
         let row = row.with_context(|| {
-            format!("there is no deployment of an app or with an id `{which}`; deployd-ctl --local status lists the apps")
+            format!("there is no deployment of an app or with an id `{which}`; deployd-ctl --local status --all lists the apps")
         })?;
         let rows = store.load(&row.new.id).await?;
         if json {
@@ -110,4 +119,21 @@ fn show_journal(config: &std::path::Path, which: &str, json: bool) -> anyhow::Re
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_that_is_named_must_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        assert_eq!(config_file(None).unwrap(), PathBuf::from(CONFIG_FILE));
+        let missing = config_file(Some(file.clone())).unwrap_err();
+        assert!(format!("{missing:#}").contains("agent.toml: No such file"), "{missing:#}");
+        assert!(config_file(Some(dir.path().to_owned())).is_err());
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(config_file(Some(file.clone())).unwrap(), file);
+    }
 }

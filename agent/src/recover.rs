@@ -96,7 +96,7 @@ fn reboot_records<H: Observer>(host: &H, plan: &Plan, progress: &Progress) -> Ve
 /// A journal that cannot be read is not guessed at: a person looks.
 async fn give_up(store: &Store, row: &DeploymentRow, e: &ErrorBody) {
     error!(app = %row.new.app, id = row.new.id.short(), error = %e, "the journal cannot be read");
-    let hint = "deployd-ctl --local doctor compares what runs with what should; then push or rollback";
+    let hint = "deployd-ctl doctor compares what runs with what should; then push or rollback";
     let failure = ErrorBody::new(ErrorCode::Stuck, e.message.clone(), hint);
     let failure = serde_json::to_string(&failure).ok();
     let finish = Finish { verdict: Verdict::Stuck.to_string(), finished: clock::now(), failure };

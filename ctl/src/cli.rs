@@ -27,14 +27,13 @@ pub(crate) struct Global {
     /// The app [default: the one of the spec]
     #[arg(short, long, global = true, value_name = "APP")]
     pub(crate) app: Option<AppName>,
-    /// The spec
+    /// The spec [default: deployd.toml]
     #[arg(short, long, global = true, value_name = "FILE", env = "DEPLOYD_CONFIG", hide_env = true)]
-    #[arg(default_value = "deployd.toml")]
-    pub(crate) config: PathBuf,
+    pub(crate) config: Option<PathBuf>,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-    /// Only the last line
+    /// Only what is true at the end, and what undoes it
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Every step
@@ -57,8 +56,15 @@ pub(crate) struct Global {
 pub(crate) enum Output {
     // For people.
     Text,
-    // One JSON value on stdout.
+    // JSON on stdout.
     Json,
+}
+
+impl Global {
+    /// The spec's file.
+    pub(crate) fn spec(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| PathBuf::from("deployd.toml"))
+    }
 }
 
 /// How a deployment is shown.
@@ -79,7 +85,7 @@ pub(crate) enum Command {
     /// Show what a push would do, and change nothing
     Plan(Plan),
     /// Show what runs
-    Status,
+    Status(Status),
     /// List releases, or clear a bad one
     Releases(Releases),
     /// Make an earlier release live again
@@ -98,6 +104,31 @@ pub(crate) enum Command {
     Remove(Remove),
     /// Look for what is wrong with the host
     Doctor,
+    /// Explain a verb, all of them, or the keys of the spec
+    Help(Help),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Every app of the host, also in the folder of one
+    #[arg(long, conflicts_with = "app")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Help {
+    /// What to explain
+    #[arg(value_name = "VERB|all|spec")]
+    pub(crate) topic: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// What both push and plan take.
@@ -122,7 +153,7 @@ pub(crate) struct Push {
 /// How long a deployment is followed.
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Until it has all traffic, or until the old release is gone
+    /// Until it has all traffic, or until it was watched as well
     #[arg(long = "wait", value_enum, default_value_t = WaitFor::Live)]
     pub(crate) until: WaitFor,
     /// Do not wait at all
@@ -138,7 +169,7 @@ pub(crate) struct Wait {
 pub(crate) enum WaitFor {
     // All new connections go to the release, and it stayed healthy.
     Live,
-    // It was watched and committed, and the old release is gone.
+    // It was watched and committed; the old release may still drain.
     Committed,
 }
 
@@ -184,9 +215,9 @@ pub(crate) struct Logs {
     /// Only this release
     #[arg(long, value_name = "vN")]
     pub(crate) release: Option<Label>,
-    /// How many lines to begin with
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
-    pub(crate) lines: u32,
+    /// At most so many lines of the past [default: 100; with --since all]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<u32>,
 }
 
 /// Levels by name; the numbers are those of syslog.

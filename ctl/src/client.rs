@@ -95,6 +95,11 @@ impl Client {
         self.read(method, path, full(text.into())).await
     }
 
+    /// A call that changes something and needs no body.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, CtlError> {
+        self.read(Method::POST, path, empty()).await
+    }
+
     /// A call without a body whose answer does not matter.
     pub(crate) async fn tell(&self, method: Method, path: &str) -> Result<(), CtlError> {
         self.send(method, path, empty()).await.map(drop)

@@ -21,8 +21,7 @@ use crate::client::Client;
 use crate::error::CtlError;
 use crate::printer::Printer;
 
-/// How a user calls this version, in every hint.
-pub(crate) const CTL: &str = "deployd-ctl --local";
+pub(crate) use crate::hint::CTL;
 
 /// What every verb needs.
 #[derive(Debug)]
@@ -66,7 +65,7 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<Exit
     match command {
         Command::Push(args) => push::run(context, args).await,
         Command::Plan(args) => plan::run(context, args).await,
-        Command::Status => status::run(context).await,
+        Command::Status(args) => status::run(context, args).await,
         Command::Releases(args) => releases::run(context, args).await,
         Command::Rollback(args) => rollback::run(context, args).await,
         Command::Logs(args) => logs::run(context, args).await,
@@ -76,5 +75,7 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<Exit
         Command::Abort => abort::run(context).await,
         Command::Remove(args) => remove::run(context, args).await,
         Command::Doctor => doctor::run(context).await,
+        // They need no agent and were answered before.
+        Command::Help(_) | Command::Completions(_) => Ok(ExitCode::Ok),
     }
 }

@@ -2,6 +2,7 @@
 
 use deployd_api::error::ErrorBody;
 
+use crate::hint::runnable;
 use crate::table::{Tone, WIDTH, wrap};
 
 /// Column at which the text begins.
@@ -9,7 +10,7 @@ const INDENT: usize = 10;
 
 /// The lines of a failure.
 pub(crate) fn render(body: &ErrorBody, colour: bool) -> Vec<String> {
-    let head = format!("{}: {}", body.code, body.message);
+    let head = format!("{}: {}", body.code, runnable(&body.message));
     let mut lines = wrap(&head, WIDTH - 6);
     if let Some(first) = lines.first_mut() {
         *first = format!("{} {first}", Tone::Bad.paint("error", colour));
@@ -17,10 +18,12 @@ pub(crate) fn render(body: &ErrorBody, colour: bool) -> Vec<String> {
     let mut last = "";
     for (heading, text) in &body.causes {
         let shown = if heading == last { "" } else { heading };
-        lines.extend(section(shown, text));
+        // What an app logged stays as it was written.
+        let text = if heading == "log" { text.clone() } else { runnable(text) };
+        lines.extend(section(shown, &text));
         last = heading;
     }
-    lines.extend(section("next", &body.hint));
+    lines.extend(section("next", &runnable(&body.hint)));
     lines
 }
 

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | what was asked | [`cli`] (definitions only), [`foreign`] (verbs of other tools), [`project`] (spec, app, git) |
 //! | doing it | [`commands`] (a file a verb), [`artifact`] (folder → manifest), [`client`], [`follow`] |
-//! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`table`], [`human`] |
+//! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`hint`], [`table`], [`human`] |
+//! | explaining itself | [`help`] (verbs, keys of the spec, completions) |
 //! | ending | [`error`] |
 //!
 //! Invariants: ctl holds no truth (the agent finishes or undoes its part alone); data goes to stdout and
@@ -18,6 +19,8 @@ mod error;
 mod failure;
 mod follow;
 mod foreign;
+mod help;
+mod hint;
 mod human;
 mod printer;
 mod progress;
@@ -42,6 +45,9 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Err(error) => return refuse_arguments(&error, arguments),
     };
     let printer = Printer::new(&cli.global);
+    if let Some(outcome) = help::answer(&cli.command, &printer) {
+        return outcome.map_or_else(|error| printer.end_with(&error), |()| ExitCode::Ok);
+    }
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

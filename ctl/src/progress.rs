@@ -6,7 +6,8 @@ mod words;
 
 use std::time::{Duration, Instant};
 
-use deployd_api::event::{Event, What};
+use deployd_api::error::ErrorCode;
+use deployd_api::event::{Event, StepInfo, What};
 use deployd_api::ids::Label;
 
 use crate::cli::Progress;
@@ -48,11 +49,10 @@ pub(crate) struct View<'a> {
     subject: Subject,
     began: Instant,
     row: Row,
-    /// The words of the steps that run, by index.
-    running: Vec<(u32, String)>,
-    undone: Vec<String>,
+    undone: Vec<StepInfo>,
     away: bool,
     failed: bool,
+    committed: bool,
     live: Option<Live>,
 }
 
@@ -72,10 +72,10 @@ impl<'a> View<'a> {
             subject,
             began: Instant::now(),
             row: Row::default(),
-            running: Vec::new(),
             undone: Vec::new(),
             away: false,
             failed: false,
+            committed: false,
             live,
         }
     }
@@ -89,9 +89,17 @@ impl<'a> View<'a> {
         &mut self.subject
     }
 
-    /// What the undo took back, in order.
-    pub(crate) fn undone(&self) -> &[String] {
-        &self.undone
+    /// What the undo took back, in words, and whether clients met the candidate; empty when there was none.
+    pub(crate) fn undone(&self) -> String {
+        let mut words = self.undone_words().join(", ");
+        if !words.is_empty() && self.row.switched.is_none() && self.subject.replaces.is_some() {
+            words += "; it had no public traffic";
+        }
+        words
+    }
+
+    fn undone_words(&self) -> Vec<String> {
+        words::undone(&self.undone, self.subject.label, self.subject.replaces)
     }
 
     /// Bytes on their way.
@@ -126,37 +134,39 @@ impl<'a> View<'a> {
     pub(crate) fn event(&mut self, event: &Event) {
         match &event.what {
             What::Accepted { label, .. } => self.subject.label = label.or(self.subject.label),
-            What::StepStarted { step, kind, text } => self.step_started(*step, kind, text),
-            What::StepDone { step, kind, took_ms, note } => {
-                let text = self.text_of(*step).unwrap_or_else(|| kind.clone());
-                self.running.retain(|(s, _)| s != step);
-                self.fill(kind, &text, *took_ms, note.as_deref());
-                let note = note.as_ref().map(|n| format!(", {n}")).unwrap_or_default();
-                if !words::is_quiet(kind) || self.printer.is_verbose() {
-                    let done = words::past(kind, &text);
-                    self.line(&format!("{done} {}{note}", tight(&human::took(*took_ms))));
-                }
+            What::StepStarted { info } => self.step_started(info),
+            What::StepDone { info, took_ms, note } => self.step_done(info, *took_ms, note.as_deref()),
+            // Nothing is undone any more: the rest goes on.
+            What::StepFailed { failure, .. } if self.committed => {
+                self.line(&format!("not done: {}", failure.message));
             }
-            What::StepFailed { step, kind, failure } => {
-                let text = self.text_of(*step).unwrap_or_else(|| kind.clone());
-                self.running.retain(|(s, _)| s != step);
+            What::StepFailed { failure, .. } => {
                 self.failed = true;
                 self.row.tone = Some(Tone::Bad);
-                if kind == "check" {
-                    self.row.checks = vec![format!("{} failed", words::object(&text))];
+                if let (ErrorCode::CheckFailed, Some(check)) = (failure.code, &failure.subject) {
+                    self.row.checks = vec![format!("{check} failed")];
                     self.row.check_failed = true;
                 }
                 "rolling back".clone_into(&mut self.row.now);
-                self.line(&format!("failed {text}: {}", failure.message));
+                self.line(&format!("failed: {}", failure.message));
             }
-            What::StepUndone { text, .. } => {
-                self.undone.push(text.clone());
-                self.line(&format!("undone: {text}"));
+            What::StepUndone { info } => {
+                let before = self.undone_words();
+                self.undone.push(info.clone());
+                if self.printer.is_verbose() {
+                    self.line(&format!("undone: {}", info.text));
+                } else {
+                    let new = self.undone_words().into_iter().filter(|w| !before.contains(w));
+                    new.for_each(|word| self.line(&format!("undone: {word}")));
+                }
             }
-            What::Live { label, .. } => {
+            What::Live { label, old, .. } => {
                 self.row.now = label.to_string();
                 self.row.tone = Some(Tone::Good);
-                self.line("live");
+                let before = self.subject.replaces.zip(old.as_ref());
+                let told = before.map(|(label, old)| format!(", {label} {old}")).unwrap_or_default();
+                self.row.old = old.clone().or(self.row.old.take());
+                self.line(&format!("live{told}"));
             }
             What::Note { text } => self.line(text),
             What::Finished { .. } => {}
@@ -164,42 +174,70 @@ impl<'a> View<'a> {
         self.redraw();
     }
 
-    fn text_of(&self, step: u32) -> Option<String> {
-        self.running.iter().find(|(s, _)| *s == step).map(|(_, text)| text.clone())
-    }
-
-    fn step_started(&mut self, step: u32, kind: &str, text: &str) {
-        self.running.retain(|(s, _)| *s != step);
-        self.running.push((step, text.to_owned()));
+    fn step_started(&mut self, info: &StepInfo) {
         if self.row.tone.is_none() {
-            self.row.now = words::present(kind, text);
+            self.row.now = words::present(info, self.subject.label);
         }
         if let Some(live) = &mut self.live {
             live.step_began = Some(Instant::now());
         }
-        if kind == "drain" || kind == "await-empty-queue" {
-            self.row.old = Some("draining".to_owned());
+    }
+
+    fn step_done(&mut self, info: &StepInfo, took_ms: u64, note: Option<&str>) {
+        self.fill(info, took_ms, note);
+        if words::is_quiet(&info.kind) && !self.printer.is_verbose() {
+            return;
         }
+        let note = match (info.kind.as_str(), note, self.subject.replaces) {
+            // It only says again that they passed.
+            ("check", ..) | (_, None, _) => String::new(),
+            ("shift", Some(note), Some(old)) => format!(", {old} {note}"),
+            (_, Some(note), _) => format!(", {note}"),
+        };
+        let told = info.kind == "stop-instance" && self.committed && self.is_old(info);
+        let done = if told {
+            format!(
+                "told {} of {} to end",
+                info.object,
+                info.release.map_or_else(String::new, |l| l.to_string())
+            )
+        } else {
+            words::past(info, self.subject.label)
+        };
+        self.line(&format!("{done} {}{note}", tight(&human::took(took_ms))));
+    }
+
+    /// Whether a step is about the release that is replaced.
+    fn is_old(&self, info: &StepInfo) -> bool {
+        self.subject.replaces.is_some() && info.release == self.subject.replaces
     }
 
     /// Puts a finished step into its column.
-    fn fill(&mut self, kind: &str, text: &str, took_ms: u64, note: Option<&str>) {
+    fn fill(&mut self, info: &StepInfo, took_ms: u64, note: Option<&str>) {
+        let is_old = self.is_old(info);
         let row = &mut self.row;
-        match kind {
-            "seal" | "stage" => *row.staged.get_or_insert(0) += took_ms,
-            "start-instance" => *row.started.get_or_insert(0) += took_ms,
-            "check" => {
-                let name = words::object(text).to_owned();
-                if !row.checks.contains(&name) {
-                    row.checks.push(name);
+        match info.kind.as_str() {
+            "seal" => *row.staged.get_or_insert(0) += took_ms,
+            "start-instance" if !is_old => *row.started.get_or_insert(0) += took_ms,
+            "check" if !is_old => {
+                for name in info.object.split_whitespace() {
+                    if !row.checks.iter().any(|known| known == name) {
+                        row.checks.push(name.to_owned());
+                    }
                 }
             }
             "shift" => {
-                row.switched = Some(took_ms);
-                row.old = Some(note.unwrap_or("warm").to_owned());
+                *row.switched.get_or_insert(0) += took_ms;
+                row.old = note.map(str::to_owned);
             }
-            "drain" => row.old = Some(note.unwrap_or("drained").to_owned()),
-            "stop-instance" if !self.failed => row.old = Some("stopped".to_owned()),
+            "commit" => self.committed = true,
+            "drain" if is_old => {
+                row.old = Some(note.map_or("draining".to_owned(), |n| format!("draining, {n}")));
+            }
+            // After the commit it is only told to end, and does so with its last connection.
+            "stop-instance" if is_old && !self.failed => {
+                row.old = Some(if self.committed { "draining" } else { "stopped" }.to_owned());
+            }
             _ => {}
         }
     }

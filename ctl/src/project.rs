@@ -12,8 +12,9 @@ use crate::error::CtlError;
 
 /// Reads the spec that push and plan need.
 pub(crate) fn read_spec(global: &Global) -> Result<Spec, CtlError> {
-    let file = global.config.display();
-    let text = fs::read_to_string(&global.config).map_err(|e| CtlError::Usage {
+    let path = global.spec();
+    let file = path.display();
+    let text = fs::read_to_string(&path).map_err(|e| CtlError::Usage {
         message: format!("cannot read the spec {file}: {e}"),
         hint: "run it in the folder of deployd.toml, or name the file: -c FILE".to_owned(),
     })?;
@@ -27,15 +28,26 @@ pub(crate) fn read_spec(global: &Global) -> Result<Spec, CtlError> {
     }
 }
 
-/// The app that a command means, if one is clear.
+/// The app that a command means, if one is clear. A spec that was named must be there.
 pub(crate) fn find_app(global: &Global) -> Result<Option<AppName>, CtlError> {
+    if global.config.is_some() {
+        return read_spec(global).map(|spec| Some(spec.app));
+    }
     if global.app.is_some() {
         return Ok(global.app.clone());
     }
-    if !global.config.exists() {
+    if !global.spec().exists() {
         return Ok(None);
     }
     read_spec(global).map(|spec| Some(spec.app))
+}
+
+/// Where a table of the spec stands, as `FILE:LINE`, if it is written as a table.
+pub(crate) fn place_of(global: &Global, table: &str) -> Option<String> {
+    let path = global.spec();
+    let text = fs::read_to_string(&path).ok()?;
+    let line = text.lines().position(|line| line.split('#').next().is_some_and(|l| l.trim() == table))?;
+    Some(format!("{}:{}", path.display(), line + 1))
 }
 
 /// The app that a command needs.

@@ -24,7 +24,7 @@ const MS: u64 = 1_000_000;
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Stable word for its kind: `steer`.
+    /// Stable word for its kind: `shift`.
     pub kind: String,
     /// In words.
     pub text: String,
@@ -108,7 +108,7 @@ impl Timeline {
     /// When all new connections went to the candidate.
     pub fn full_ns(&self) -> Option<u64> {
         let healthy = self.first_after("check", 0)?.end_ns;
-        self.first_after("steer", healthy).map(|step| step.end_ns)
+        self.first_after("shift", healthy).map(|step| step.end_ns)
     }
 
     /// From the last check passed to all new connections, in milliseconds.
@@ -146,8 +146,8 @@ mod tests {
             step(102, "steer", "step-done"),
             step(103, "check", "step-started"),
             step(110, "check", "step-done"),
-            step(111, "steer", "step-started"),
-            step(113, "steer", "step-done"),
+            step(111, "shift", "step-started"),
+            step(113, "shift", "step-done"),
             step(114, "watch", "step-started"),
             step(214, "watch", "step-done"),
             step(215, "mark-live", "step-started"),

@@ -65,7 +65,8 @@ fn errors() -> String {
     }
     out.push_str(
         "\n## Error codes\n\nThe body of every refused call, and of a deployment that did not end as asked: \
-         `{code, message, causes: [[heading, text]], hint, retryable}`.\n\n\
+         `{code, message, subject, causes: [[heading, text]], hint, retryable}`; `subject` is the name of what it is \
+         about (a check, an instance), if it has one.\n\n\
          | code | meaning | HTTP | exit | retry may help |\n|---|---|---|---|---|\n",
     );
     for code in ErrorCode::ALL {

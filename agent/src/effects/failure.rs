@@ -6,7 +6,7 @@ use deployd_api::error::{ErrorBody, ErrorCode};
 
 /// A step that failed for a reason of the host. The whole chain of causes is told.
 pub fn step_failed(error: &dyn Error) -> ErrorBody {
-    let hint = "mend it and push again; deployd-ctl --local doctor looks at the whole host";
+    let hint = "mend it and push again; deployd-ctl doctor looks at the whole host";
     with_chain(ErrorBody::new(ErrorCode::StepFailed, error.to_string(), hint), error)
 }
 

@@ -101,7 +101,7 @@ pub(super) fn io_failed(doing: &str, path: &Path, e: &std::io::Error) -> ErrorBo
 }
 
 fn release_failed(e: &ReleaseError) -> ErrorBody {
-    let hint = "push again; if it stays, deployd-ctl --local doctor looks at the host";
+    let hint = "push again; if it stays, deployd-ctl doctor looks at the host";
     with_chain(ErrorBody::new(e.code(), e.to_string(), hint), e)
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::ids::ProcessName;
+use deployd_api::ids::{AppName, ProcessName};
 use deployd_api::spec::{Drain, Millis};
 use deployd_core::action::{Instance, UnitFile};
 use deployd_core::plan::Carrier;
@@ -49,15 +49,25 @@ impl Carrying {
 }
 
 impl RealHost {
-    pub(super) async fn start(&self, instance: &Instance, timeout: Millis) -> Result<Done, ErrorBody> {
+    pub(super) async fn start(
+        &self,
+        instance: &Instance,
+        timeout: Millis,
+        run: &Run,
+    ) -> Result<Done, ErrorBody> {
         self.systemd.reset_failed(&instance.unit).await.map_err(|e| step_failed(&e))?;
         let job = tokio::time::timeout(Duration::from(timeout), self.systemd.start(&instance.unit)).await;
-        self.judge_start(instance, timeout, job).await
+        self.judge_start(instance, timeout, job, run).await
     }
 
-    pub(super) async fn restart(&self, instance: &Instance, timeout: Millis) -> Result<Done, ErrorBody> {
+    pub(super) async fn restart(
+        &self,
+        instance: &Instance,
+        timeout: Millis,
+        run: &Run,
+    ) -> Result<Done, ErrorBody> {
         let job = tokio::time::timeout(Duration::from(timeout), self.systemd.restart(&instance.unit)).await;
-        self.judge_start(instance, timeout, job).await
+        self.judge_start(instance, timeout, job, run).await
     }
 
     async fn judge_start(
@@ -65,32 +75,35 @@ impl RealHost {
         instance: &Instance,
         timeout: Millis,
         job: Result<Result<JobResult, crate::host::systemd::SystemdError>, tokio::time::error::Elapsed>,
+        run: &Run,
     ) -> Result<Done, ErrorBody> {
         match job {
             Ok(Ok(JobResult::Done)) => Ok(Done::default()),
             Ok(Ok(_)) => {
                 let state = self.systemd.unit(&instance.unit).await.ok().flatten();
                 let why = state.as_ref().map_or_else(|| "its unit is gone".to_owned(), ended);
-                Err(self.start_failed(instance, &why).await)
+                Err(self.start_failed(instance, &why, run).await)
             }
             Ok(Err(e)) => Err(step_failed(&e)),
             Err(_) => {
                 let why = format!("it was not ready within {} s", timeout.0 / 1000);
-                Err(self.start_failed(instance, &why).await)
+                Err(self.start_failed(instance, &why, run).await)
             }
         }
     }
 
     /// A failure of an instance, with what it said last.
-    pub(super) async fn start_failed(&self, instance: &Instance, why: &str) -> ErrorBody {
-        let label = instance.tag.label;
+    pub(super) async fn start_failed(&self, instance: &Instance, why: &str, run: &Run) -> ErrorBody {
+        let (app, host, label) = (app_of(run).await, &self.settings.name, instance.tag.label);
         let name = format!("{}@{}", instance.process, instance.number);
         let body = ErrorBody::new(
             ErrorCode::StartFailed,
-            format!("{name} of {label} did not stay up: {why}"),
-            format!("deployd-ctl logs --release {label} --instance {name}"),
-        );
-        self.with_log(body.cause("where", format!("{name} of {label}, {}", instance.unit)), instance).await
+            format!("{name} of {app} {label} did not stay up on {host}: {why}"),
+            format!("deployd-ctl logs -a {app} --release {label} --instance {name}"),
+        )
+        .about(name.as_str());
+        let place = format!("{host}, {name} of {label}, {}", instance.unit);
+        self.with_log(body.cause("where", place), instance).await
     }
 
     pub(super) async fn with_log(&self, mut body: ErrorBody, instance: &Instance) -> ErrorBody {
@@ -217,6 +230,11 @@ impl Drained for RealHost {
         }
         Ok(done)
     }
+}
+
+/// The app that is worked on.
+pub(super) async fn app_of(run: &Run) -> AppName {
+    run.state.lock().await.app.clone()
 }
 
 /// How a process ended, in words.

@@ -3,7 +3,9 @@
 //! Called by the driver and the janitor only. What an arm needs to know stands in the action; the app's
 //! state is looked at for one thing, the order in which sockets joined their group.
 
+mod asked;
 mod command;
+mod counted;
 mod epmd;
 mod facts;
 mod failure;
@@ -118,9 +120,9 @@ impl RealHost {
                 self.relay(socket, unit, [*quiet, *cap], *carry).await
             }
             Action::LeaveGroup { socket } => self.leave(socket, run).await,
-            Action::StartInstance { instance, timeout } => self.start(instance, *timeout).await,
+            Action::StartInstance { instance, timeout } => self.start(instance, *timeout, run).await,
             Action::StopInstance { instance, wait } => self.stop(instance, *wait).await,
-            Action::RestartInstance { instance, timeout } => self.restart(instance, *timeout).await,
+            Action::RestartInstance { instance, timeout } => self.restart(instance, *timeout, run).await,
             Action::AwaitPort { instance, port, timeout, restarts } => {
                 let patience = Patience { timeout: *timeout, restarts: *restarts };
                 self.await_port(instance, *port, patience, run).await
@@ -136,7 +138,7 @@ impl RealHost {
             Action::Watch { trial, duration, restarts, .. } => {
                 self.watch(trial, *duration, *restarts, run).await
             }
-            Action::Record { .. } => Ok(Done::default()),
+            Action::Record { change } => Ok(self.note_change(change, run).await),
             Action::Commit { target, wanted_by } => self.commit(target, wanted_by).await,
             Action::Sweep { app, trees, .. } => self.sweep(app, trees).await,
             Action::ForgetApp { app } => self.forget_app(app, run).await,

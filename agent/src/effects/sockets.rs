@@ -145,7 +145,7 @@ impl RealHost {
         };
         let Some(any) = members.iter().find_map(|(_, held)| held.clone()) else {
             let message = format!("no descriptor of {group} could be borrowed");
-            let hint = "systemctl status 'deployd-fd@*'; deployd-ctl --local doctor";
+            let hint = "systemctl status 'deployd-fd@*'; deployd-ctl doctor";
             return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
         };
         let index = u8::try_from(index).unwrap_or(u8::MAX);
@@ -288,10 +288,10 @@ impl RealHost {
     ) -> Result<Blocking, ErrorBody> {
         let gone = || format!("nothing listens on {} for it", socket.address);
         let (Some(listener), Some(addr)) = (self.reach(socket, run).await?, socket.address.loopback()) else {
-            return Err(self.start_failed(first, &gone()).await);
+            return Err(self.start_failed(first, &gone(), run).await);
         };
         let Some(index) = self.index(socket, run).await? else {
-            return Err(self.start_failed(first, &gone()).await);
+            return Err(self.start_failed(first, &gone(), run).await);
         };
         let target = Target::Tcp { addr, mark: Some(self.settings.mark_prefix.mark(index)) };
         self.accepts(first, &target, &socket.address.to_string(), patience, run).await?;
@@ -324,11 +324,11 @@ impl RealHost {
         let limit = Duration::from(patience.timeout);
         let began = Instant::now();
         loop {
-            self.not_given_up(instance, patience.restarts).await?;
+            self.not_given_up(instance, patience.restarts, run).await?;
             let Some(failure) = probe::tcp(target, ONE_TRY).await.failure else { return Ok(()) };
             if began.elapsed() >= limit.saturating_sub(run.elapsed) {
                 let why = format!("it accepted no connection on {place} within {} s", limit.as_secs());
-                let body = self.start_failed(instance, &why).await;
+                let body = self.start_failed(instance, &why, run).await;
                 return Err(body.cause("last try", failure.to_string()));
             }
             tokio::time::sleep(AGAIN).await;
@@ -336,13 +336,15 @@ impl RealHost {
     }
 
     /// A failure when an instance ended for good, or too often.
-    async fn not_given_up(&self, instance: &Instance, restarts: u32) -> Result<(), ErrorBody> {
+    async fn not_given_up(&self, instance: &Instance, restarts: u32, run: &Run) -> Result<(), ErrorBody> {
         let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
-        let Some(state) = state else { return Err(self.start_failed(instance, "its unit is gone").await) };
+        let Some(state) = state else {
+            return Err(self.start_failed(instance, "its unit is gone", run).await);
+        };
         if state.n_restarts > restarts || state.active_state == "failed" {
             let times =
                 if state.n_restarts > 1 { format!(", {} times", state.n_restarts) } else { String::new() };
-            return Err(self.start_failed(instance, &format!("{}{times}", ended(&state))).await);
+            return Err(self.start_failed(instance, &format!("{}{times}", ended(&state)), run).await);
         }
         Ok(())
     }

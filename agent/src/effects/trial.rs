@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 
 use super::RealHost;
 use super::failure::step_failed;
-use super::instances::ended;
+use super::instances::{app_of, ended};
 use crate::driver::{Done, Run};
 use crate::host::probe::{self, HttpProbe, Probed, Target};
 
@@ -58,7 +58,7 @@ impl RealHost {
         let mut running = running(trial);
         let crashes = self.crashes(trial).await?;
         loop {
-            let up = self.look(trial, &crashes, restarts + 1).await?;
+            let up = self.look(trial, &crashes, restarts + 1, run).await?;
             for check in running.iter_mut().filter(|c| !c.passing && c.next <= Instant::now()) {
                 // No try begins after the end: the step's deadline has room for one.
                 if check.tally.tries() > 0 && began.elapsed() >= limit {
@@ -70,7 +70,7 @@ impl RealHost {
                 return Ok(passed(&running));
             }
             if began.elapsed() >= limit {
-                return Err(self.not_passed(trial, &running, limit).await);
+                return Err(self.not_passed(trial, &running, limit, run).await);
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -91,7 +91,7 @@ impl RealHost {
         let crashes = self.crashes(trial).await?;
         // A check that failed last is tried until it passes or has failed too often: time alone is no pass.
         while began.elapsed() < limit || running.iter().any(|c| c.tally.is_failing()) {
-            self.look(trial, &crashes, restarts + 1).await?;
+            self.look(trial, &crashes, restarts + 1, run).await?;
             for check in running.iter_mut().filter(|c| c.next <= Instant::now()) {
                 if began.elapsed() >= limit {
                     break;
@@ -99,14 +99,14 @@ impl RealHost {
                 check.passing = false;
                 let judged = self.one_try(trial, check, &targets, began.elapsed()).await?;
                 if let Judgement::Failed(why) = judged {
-                    return Err(self.check_failed(trial, check.name, check, &why).await);
+                    return Err(self.check_failed(trial, check.name, check, &why, run).await);
                 }
             }
             let left = limit.saturating_sub(began.elapsed());
             tokio::time::sleep(if left.is_zero() { LOOK } else { LOOK.min(left) }).await;
         }
         // A try may have taken longer than the watch: what happened meanwhile counts.
-        self.look(trial, &crashes, restarts + 1).await?;
+        self.look(trial, &crashes, restarts + 1, run).await?;
         Ok(passed(&running))
     }
 
@@ -126,33 +126,34 @@ impl RealHost {
         trial: &Trial,
         before: &BTreeMap<String, u32>,
         limit: u32,
+        run: &Run,
     ) -> Result<bool, ErrorBody> {
         let mut up = true;
         for instance in &trial.instances {
             let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
             let Some(state) = state else {
-                return Err(self.start_failed(instance, "its unit is gone").await);
+                return Err(self.start_failed(instance, "its unit is gone", run).await);
             };
             let crashed = state.n_restarts.saturating_sub(before.get(&instance.unit).copied().unwrap_or(0));
             if crashed >= limit || (state.is_down() && state.active_state == "failed") {
                 let times = if crashed > 1 { format!(", {crashed} times") } else { String::new() };
-                return Err(self.start_failed(instance, &format!("{}{times}", ended(&state))).await);
+                return Err(self.start_failed(instance, &format!("{}{times}", ended(&state)), run).await);
             }
             up &= state.is_active();
         }
-        self.look_at_listeners(trial).await?;
+        self.look_at_listeners(trial, run).await?;
         Ok(up)
     }
 
     /// A release that shut its own listener down would be judged by the answers of another.
-    async fn look_at_listeners(&self, trial: &Trial) -> Result<(), ErrorBody> {
+    async fn look_at_listeners(&self, trial: &Trial, run: &Run) -> Result<(), ErrorBody> {
         for socket in &trial.sockets {
             if !self.held.is_shut(&socket.unit) {
                 continue;
             }
             let why = format!("it shut down its listener {}", socket.listener);
             return Err(match trial.instances.first() {
-                Some(instance) => self.start_failed(instance, &why).await,
+                Some(instance) => self.start_failed(instance, &why, run).await,
                 None => step_failed(&std::io::Error::other(why)),
             });
         }
@@ -199,23 +200,8 @@ impl RealHost {
     ) -> Result<Sample, ErrorBody> {
         let limit = Duration::from(check.timeout);
         let target = |l: &ListenerName| targets.get(l).ok_or_else(|| no_listener(l));
-        let probed = match &check.kind {
-            CheckKind::Http { listener, path, method, headers, host, status, json } => {
-                let probe = HttpProbe {
-                    method: method.clone(),
-                    path: path.clone(),
-                    host: host.clone(),
-                    headers: headers.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
-                    statuses: status.clone(),
-                    json: json.clone(),
-                    timeout: limit,
-                };
-                probe::http(target(listener)?, &probe).await
-            }
-            CheckKind::Tcp { listener } => match trial.ports.get(listener) {
-                Some(ports) => private(ports, limit).await,
-                None => probe::tcp(target(listener)?, limit).await,
-            },
+        let listener = match &check.kind {
+            CheckKind::Http { listener, .. } | CheckKind::Tcp { listener } => listener,
             CheckKind::Exec { command, .. } => {
                 let site = trial.commands.get(name).ok_or_else(|| no_site(name))?;
                 let target = site.listener.as_ref().map(target).transpose()?;
@@ -225,20 +211,35 @@ impl RealHost {
             // The unit's own start waits for it.
             CheckKind::Notify { .. } => return Ok(Sample::Pass),
         };
+        let target = targets.get(listener).ok_or_else(|| no_listener(listener))?;
+        let probed = match (&check.kind, trial.ports.get(listener)) {
+            // What answers on the listener is the proxy.
+            (CheckKind::Tcp { .. }, Some(ports)) => Some(private(ports, limit).await),
+            _ => probe_once(check, target, limit).await,
+        };
+        let Some(probed) = probed else { return Ok(Sample::Pass) };
         Ok(match &probed.failure {
             None => Sample::Pass,
-            Some(failure) => Sample::Fail(describe(check, &probed, failure)),
+            Some(failure) => Sample::Fail(describe(check, &probed, failure, " on the candidate")),
         })
     }
 
-    async fn not_passed(&self, trial: &Trial, running: &[Running<'_>], limit: Duration) -> ErrorBody {
+    async fn not_passed(
+        &self,
+        trial: &Trial,
+        running: &[Running<'_>],
+        limit: Duration,
+        run: &Run,
+    ) -> ErrorBody {
         if let Some(check) = running.iter().find(|c| !c.passing) {
             let why = check.tally.last_failure().unwrap_or("it was never tried").to_owned();
             let why = format!("{why}, {} tries in {} s", check.tally.tries(), limit.as_secs());
-            return self.check_failed(trial, check.name, check, &why).await;
+            return self.check_failed(trial, check.name, check, &why, run).await;
         }
         match trial.instances.first() {
-            Some(i) => self.start_failed(i, &format!("it was not up within {} s", limit.as_secs())).await,
+            Some(i) => {
+                self.start_failed(i, &format!("it was not up within {} s", limit.as_secs()), run).await
+            }
             None => step_failed(&std::io::Error::other("a release without processes was judged")),
         }
     }
@@ -249,18 +250,24 @@ impl RealHost {
         name: &CheckName,
         running: &Running<'_>,
         why: &str,
+        run: &Run,
     ) -> ErrorBody {
         let label = trial.tag.label;
         let of = served_by(trial, running.check);
-        let body = ErrorBody::new(
-            ErrorCode::CheckFailed,
-            format!("{label} did not pass check \"{name}\""),
-            format!("deployd-ctl logs --release {label}"),
-        )
-        .cause("what", why.to_owned());
+        let app = app_of(run).await;
+        let host = &self.settings.name;
+        let mut hint = format!("deployd-ctl logs -a {app} --release {label}");
+        if let Some(i) = of {
+            hint += &format!(" --instance {}@{}", i.process, i.number);
+        }
+        let message = format!("{app} {label} did not pass check \"{name}\" on {host}");
+        let body = ErrorBody::new(ErrorCode::CheckFailed, message, hint)
+            .about(name.as_str())
+            .cause("what", why.to_owned());
         match of {
             Some(instance) => {
-                let place = format!("{}@{} of {label}; [checks.{name}]", instance.process, instance.number);
+                let instance_name = format!("{}@{}", instance.process, instance.number);
+                let place = format!("{host}, {instance_name} of {label}; [checks.{name}]");
                 self.with_log(body.cause("where", place), instance).await
             }
             None => body,
@@ -304,9 +311,35 @@ fn served_by<'a>(trial: &'a Trial, check: &Check) -> Option<&'a Instance> {
     own.or_else(|| trial.instances.first())
 }
 
-fn describe(check: &Check, probed: &probe::Probed, failure: &probe::Failure) -> String {
+/// One try of a check that is sent to a listener; `None` when this check is not.
+pub(super) async fn probe_once(check: &Check, target: &Target, limit: Duration) -> Option<probe::Probed> {
+    match &check.kind {
+        CheckKind::Http { path, method, headers, host, status, json, .. } => {
+            let probe = HttpProbe {
+                method: method.clone(),
+                path: path.clone(),
+                host: host.clone(),
+                headers: headers.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+                statuses: status.clone(),
+                json: json.clone(),
+                timeout: limit,
+            };
+            Some(probe::http(target, &probe).await)
+        }
+        CheckKind::Tcp { .. } => Some(probe::tcp(target, limit).await),
+        CheckKind::Exec { .. } | CheckKind::Notify { .. } => None,
+    }
+}
+
+/// What a try found, in words; `place` is said after what was asked.
+pub(super) fn describe(
+    check: &Check,
+    probed: &probe::Probed,
+    failure: &probe::Failure,
+    place: &str,
+) -> String {
     let what = match &check.kind {
-        CheckKind::Http { method, path, .. } => format!("{method} {path} on the candidate: "),
+        CheckKind::Http { method, path, .. } => format!("{method} {path}{place}: "),
         _ => String::new(),
     };
     let status =

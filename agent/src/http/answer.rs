@@ -67,3 +67,84 @@ pub(super) async fn no_route(uri: Uri) -> Refused {
     let message = format!("there is no route {}", uri.path());
     ErrorBody::new(ErrorCode::NotFound, message, "docs/reference/api.md lists the routes").into()
 }
+
+/// Most of a refusal of axum's that is read; they are one line.
+const REFUSAL_MAX: usize = 64 << 10;
+
+/// Gives refusals that axum made itself (a query, method or length that the route does not take) our form.
+pub(super) async fn in_our_form(response: Response) -> Response {
+    let status = response.status();
+    let refused = status.is_client_error() || status.is_server_error();
+    let json = |v: &header::HeaderValue| v.as_bytes().starts_with(b"application/json");
+    if !refused || response.headers().get(header::CONTENT_TYPE).is_some_and(json) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = axum::body::to_bytes(body, REFUSAL_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let said =
+        if text.trim().is_empty() { status.canonical_reason().unwrap_or("refused") } else { text.trim() };
+    let code = match status {
+        StatusCode::NOT_FOUND => ErrorCode::NotFound,
+        _ if status.is_server_error() => ErrorCode::Internal,
+        _ => ErrorCode::BadRequest,
+    };
+    let refusal = ErrorBody::new(code, said, "docs/reference/api.md lists the routes and what they take");
+    // Other headers stay: a 405 says what is allowed.
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.remove(header::CONTENT_TYPE);
+    let mut ours = (status, Json(refusal)).into_response();
+    ours.headers_mut().extend(parts.headers);
+    ours
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::extract::{DefaultBodyLimit, Query};
+    use axum::http::Request;
+    use axum::middleware::map_response;
+    use axum::routing::{get, post};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[derive(serde::Deserialize)]
+    struct Wanted {
+        lines: u32,
+    }
+
+    async fn ask(method: &str, uri: &str) -> (StatusCode, Response) {
+        let router = Router::new()
+            .route("/lines", get(|Query(w): Query<Wanted>| async move { w.lines.to_string() }))
+            .route("/body", post(|bytes: Bytes| async move { bytes.len().to_string() }))
+            .fallback(no_route)
+            .layer(DefaultBodyLimit::max(2))
+            .layer(map_response(in_our_form));
+        let request = Request::builder().method(method).uri(uri).body(Body::from("abc")).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        (response.status(), response)
+    }
+
+    #[tokio::test]
+    async fn every_refusal_has_our_form() {
+        for (method, uri, status, code, said) in [
+            ("GET", "/lines?lines=x", 400, ErrorCode::BadRequest, "invalid digit"),
+            ("POST", "/lines", 405, ErrorCode::BadRequest, "Method Not Allowed"),
+            ("POST", "/body", 413, ErrorCode::BadRequest, "length limit"),
+            ("GET", "/nowhere", 404, ErrorCode::NotFound, "there is no route /nowhere"),
+        ] {
+            let (got, response) = ask(method, uri).await;
+            assert_eq!(got.as_u16(), status, "{uri}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json", "{uri}");
+            assert_eq!(response.headers().contains_key(header::ALLOW), status == 405, "{uri}");
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            let body: ErrorBody = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body.code, code, "{uri}");
+            assert!(body.message.contains(said), "{uri}: {}", body.message);
+        }
+        let (status, response) = ask("GET", "/lines?lines=7").await;
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        assert_eq!((status.as_u16(), &body[..]), (200, &b"7"[..]));
+    }
+}

@@ -13,6 +13,7 @@ use deployd_api::release::{ReleaseDocument, ReleaseRow};
 use deployd_api::spec::Spec;
 use deployd_api::status::{AppStatus, DoctorReport};
 use deployd_core::plan::Request;
+use futures_util::future::try_join_all;
 
 use super::Api;
 use super::answer::{Answer, Refused, body, id};
@@ -95,11 +96,10 @@ pub(super) async fn remove(State(api): State<Api>, Path(app): Path<String>, byte
 }
 
 pub(super) async fn list(State(api): State<Api>) -> Answer<Vec<AppStatus>> {
-    let mut all = Vec::new();
-    for (app, _) in api.supervisor.apps().await {
-        all.push(observe::status::app(&api.supervisor, &app).await?);
-    }
-    Ok(Json(all))
+    let apps = api.supervisor.apps().await;
+    // Side by side: each waits for its own checks.
+    let all = try_join_all(apps.iter().map(|(app, _)| observe::status::app(&api.supervisor, app)));
+    Ok(Json(all.await?))
 }
 
 pub(super) async fn status(State(api): State<Api>, Path(app): Path<String>) -> Answer<AppStatus> {
@@ -107,7 +107,7 @@ pub(super) async fn status(State(api): State<Api>, Path(app): Path<String>) -> A
 }
 
 pub(super) async fn releases(State(api): State<Api>, Path(app): Path<String>) -> Answer<Vec<ReleaseRow>> {
-    Ok(Json(observe::status::releases(&api.supervisor, &id(&app)?).await?))
+    Ok(Json(observe::releases::list(&api.supervisor, &id(&app)?).await?))
 }
 
 pub(super) async fn clear(
@@ -116,7 +116,7 @@ pub(super) async fn clear(
 ) -> Answer<Vec<ReleaseRow>> {
     let (app, label): (AppName, Label) = (id(&app)?, id(&label)?);
     api.supervisor.clear(&app, label).await?;
-    Ok(Json(observe::status::releases(&api.supervisor, &app).await?))
+    Ok(Json(observe::releases::list(&api.supervisor, &app).await?))
 }
 
 pub(super) async fn doctor(State(api): State<Api>) -> Answer<DoctorReport> {

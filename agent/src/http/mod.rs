@@ -1,7 +1,7 @@
 //! The local admin API: HTTP/JSON on a Unix socket, for root only (SO_PEERCRED).
 //!
 //! One line a handler: it parses, asks the supervisor or an observer, and answers. Every refusal is an
-//! [`ErrorBody`](deployd_api::error::ErrorBody) with its code's status.
+//! [`ErrorBody`](deployd_api::error::ErrorBody), also those that axum makes.
 
 mod answer;
 mod apps;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::map_response;
 use axum::routing::{delete, get, post, put};
 
 use crate::effects::RealHost;
@@ -57,5 +58,6 @@ pub fn router(api: Api) -> Router {
         .route("/v1/doctor", get(apps::doctor))
         .fallback(answer::no_route)
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .layer(map_response(answer::in_our_form))
         .with_state(api)
 }

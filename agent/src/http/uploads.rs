@@ -66,7 +66,7 @@ impl Reserved {
 
 fn refused(e: &ReleaseError) -> ErrorBody {
     let hint = match e.code() {
-        ErrorCode::DiskLow => "free disk space on the host: deployd-ctl --local doctor says where",
+        ErrorCode::DiskLow => "free disk space on the host: deployd-ctl doctor says where",
         ErrorCode::UploadIncomplete => "push again: it goes on where it stopped",
         _ => "mend the artifact and push again",
     };

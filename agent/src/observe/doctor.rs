@@ -31,7 +31,7 @@ pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
         findings: Vec::new(),
         passed: Vec::new(),
     };
-    let mut look = Look { report: &mut report };
+    let mut look = Look::default();
     look.at("disk", disk_findings(host.settings.disk_reserve, disk.free_bytes));
     let units = host.systemd.list(&["deployd-*"]).await.map_err(|e| step_failed(&e))?;
     let mut expected = BTreeSet::new();
@@ -53,20 +53,33 @@ pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
     }
     look.at("journal", journal_findings(deployd).await?);
     report.apps = apps;
-    report.findings.sort_by_key(|f| f.severity);
+    (report.passed, report.findings) = look.end();
     Ok(report)
 }
 
-struct Look<'a> {
-    report: &'a mut DoctorReport,
+/// What was looked at, and what was found.
+#[derive(Default)]
+struct Look {
+    clean: Vec<&'static str>,
+    unclean: BTreeSet<&'static str>,
+    findings: Vec<Finding>,
 }
 
-impl Look<'_> {
-    fn at(&mut self, what: &str, findings: Vec<Finding>) {
-        if findings.is_empty() && !self.report.passed.iter().any(|p| p == what) {
-            self.report.passed.push(what.to_owned());
+impl Look {
+    fn at(&mut self, what: &'static str, findings: Vec<Finding>) {
+        if !findings.is_empty() {
+            self.unclean.insert(what);
+        } else if !self.clean.contains(&what) {
+            self.clean.push(what);
         }
-        self.report.findings.extend(findings);
+        self.findings.extend(findings);
+    }
+
+    /// The checks that found nothing for any app, and the findings, errors first.
+    fn end(mut self) -> (Vec<String>, Vec<Finding>) {
+        self.findings.sort_by_key(|f| f.severity);
+        let passed = self.clean.into_iter().filter(|c| !self.unclean.contains(c));
+        (passed.map(str::to_owned).collect(), self.findings)
     }
 }
 
@@ -113,13 +126,8 @@ fn unit_findings(state: &AppState, units: &[UnitBrief]) -> Vec<Finding> {
     let down = wanted.filter(|name| !units.iter().any(|u| u.name == *name && u.active_state == "active"));
     down.map(|name| {
         let what = format!("{name} of the live release {} is not active", tag.label);
-        finding(
-            Severity::Error,
-            "unit_down",
-            &name,
-            what,
-            format!("systemctl status {name}; deployd-ctl restart"),
-        )
+        let next = format!("systemctl status {name} says why; systemctl start {name}");
+        finding(Severity::Error, "unit_down", &name, what, next)
     })
     .collect()
 }
@@ -135,7 +143,10 @@ fn boot_findings(state: &AppState) -> Vec<Finding> {
         return Vec::new();
     }
     let what = format!("{} is not what {} should boot", wanted.path, committed.label);
-    let next = format!("deployd-ctl rollback {} writes it again", committed.label);
+    let next = format!(
+        "the next push or rollback writes it; or deployd-ctl stop -a {app}, then deployd-ctl start -a {app}: \
+         clients are refused between them"
+    );
     vec![finding(Severity::Error, "boot_target", app, what, next)]
 }
 
@@ -149,7 +160,16 @@ fn group_findings(state: &AppState) -> Result<Vec<Finding>, ErrorBody> {
         let known = state.groups.get(&listener.address.listen_stream()).map_or(0, Vec::len);
         if members != known {
             let what = format!("port {port} has {members} listening sockets, {known} are known");
-            let next = format!("ss -ltnp 'sport = :{port}' shows who holds them; deployd-ctl restart");
+            let next = if members > known {
+                format!(
+                    "ss -ltnp 'sport = :{port}' shows who holds them; end what is not of deployd-{}-*: \
+                     systemctl stop UNIT, or kill PID",
+                    state.app.unit_part()
+                )
+            } else {
+                let app = &state.app;
+                format!("deployd-ctl stop -a {app}, then deployd-ctl start -a {app}, opens them anew")
+            };
             out.push(finding(Severity::Error, "group_members", name.as_str(), what, next));
         }
     }
@@ -207,4 +227,20 @@ async fn journal_findings(deployd: &Deployd) -> Result<Vec<Finding>, ErrorBody> 
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_has_passed_when_it_found_nothing_for_any_app() {
+        let mut look = Look::default();
+        let one = || vec![finding(Severity::Error, "unit_down", "x", String::new(), String::new())];
+        for (what, findings) in [("units", vec![]), ("boot", vec![]), ("units", one()), ("boot", vec![])] {
+            look.at(what, findings);
+        }
+        let (passed, findings) = look.end();
+        assert_eq!((passed, findings.len()), (vec!["boot".to_owned()], 1));
+    }
 }

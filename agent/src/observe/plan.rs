@@ -11,13 +11,16 @@ use deployd_api::manifest::{EntryKind, Manifest};
 use deployd_api::release::{Origin, ReleaseDocument};
 use deployd_core::action::Action;
 use deployd_core::diff;
-use deployd_core::plan::{Planned, Request};
+use deployd_core::facts::Facts;
+use deployd_core::plan::{self, Planned, Request};
+use deployd_core::state::AppState;
 
+use super::outline;
 use crate::effects::{RealHost, step_failed};
 use crate::host::facts;
 use crate::store::disk;
 use crate::store::releases::TreeName;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Observer as _, Supervisor};
 
 type Deployd = Arc<Supervisor<RealHost>>;
 
@@ -30,44 +33,62 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
     let work = move || releases.begin(&of, &copy);
     let missing =
         tokio::task::spawn_blocking(work).await.map_err(|e| step_failed(&e))?.map_err(|e| step_failed(&e))?;
+    // The uid is only shown inside units, and none is written.
+    let state = match deployd.app(&app).await {
+        Ok(known) => known.lock().await.clone(),
+        Err(_) => AppState::new(app.clone(), 0),
+    };
     let document = Box::new(ReleaseDocument::new(manifest.digest(), spec.clone()));
     let wanted = strategy.unwrap_or(spec.deploy.strategy);
     let push = Request::Push { document, strategy, origin: Origin::default() };
+    let facts = deployd.host().facts(&push, state.clone()).await?;
+    let (planned, refused) = match plan::plan(&push, &facts) {
+        Ok(planned) => (Some(planned), None),
+        // What would happen if it were not refused is told all the same.
+        Err(refused) => (plan::plan(&push, &unobstructed(facts)).ok(), Some(*refused)),
+    };
     let mut answer = PlanAnswer {
-        app: app.clone(),
-        from: None,
-        to: None,
+        app,
+        from: state.live.map(|t| t.label),
+        to: refused.is_some().then(|| state.next_label()),
         strategy: wanted,
         files: manifest.files().count() as u64,
         changed_files,
         bytes_to_send: missing.bytes,
-        config: Vec::new(),
+        config: diff::config_changes(state.live_release().map(|r| &r.document.spec), &spec),
+        outline: Vec::new(),
         steps: Vec::new(),
-        fits: Vec::new(),
-        refused: None,
+        fits: fits(deployd),
+        refused,
     };
-    if let Ok(known) = deployd.app(&app).await {
-        let state = known.lock().await;
-        answer.from = state.live.map(|t| t.label);
-        answer.config = diff::config_changes(state.live_release().map(|r| &r.document.spec), &spec);
-    }
-    match deployd.dry_run(&app, &push).await {
-        Ok((_, Planned::Nothing { .. })) => {}
-        Ok((_, Planned::Plan(plan))) => {
-            answer.to = plan.to.map(|t| t.label);
-            // Bookkeeping is no news to a person.
-            let told = plan.steps.iter().filter(|s| {
-                !matches!(
-                    s.action,
-                    Action::Record { .. } | Action::PrepareDirs { .. } | Action::ReloadIfNeeded { .. }
-                )
-            });
-            answer.steps = told.map(|s| s.action.text()).collect();
-            answer.fits = fits(deployd);
-        }
-        Err(refused) => answer.refused = Some(refused),
+    if let Some(Planned::Plan(plan)) = planned {
+        answer.to = plan.to.map(|t| t.label);
+        answer.outline = outline::of(&plan, state.live_release().map(|r| &r.document.spec));
+        // Bookkeeping is no news to a person.
+        let told = plan.steps.iter().filter(|s| {
+            !matches!(
+                s.action,
+                Action::Record { .. } | Action::PrepareDirs { .. } | Action::ReloadIfNeeded { .. }
+            )
+        });
+        answer.steps = told.map(|s| s.action.text()).collect();
     }
     Ok(answer)
+}
+
+/// The same host without what a person can mend: what a refused push would do on it.
+fn unobstructed(mut facts: Facts) -> Facts {
+    facts.memory_available = u64::MAX;
+    facts.strangers.clear();
+    facts.user_taken = None;
+    if let Some(artifact) = &mut facts.artifact {
+        artifact.room = u64::MAX;
+        artifact.programs.clear();
+    }
+    for release in facts.state.releases.values_mut() {
+        release.failure = None;
+    }
+    facts
 }
 
 /// What a push has to fit into, in words.

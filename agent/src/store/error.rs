@@ -189,7 +189,7 @@ impl StoreError {
             Self::Sql { .. } | Self::Gap { .. } | Self::Finished { .. } | Self::Open { .. } => {
                 "this is a defect of deployd: please report it with `deployd journal show`"
             }
-            Self::UnknownDeployment { .. } => "deployd-ctl releases shows what is known",
+            Self::UnknownDeployment { .. } => "deployd-ctl status --all shows what is known",
             Self::UidsUsedUp { .. } => "widen uid_range in agent.toml to ids that no one has used",
             Self::Closed => "look at the agent's log: journalctl -u deployd",
         }

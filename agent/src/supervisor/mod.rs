@@ -248,7 +248,11 @@ impl<H: Port + Observer> Supervisor<H> {
         let known = state.lock().await.releases.get(&label).map(|r| r.failure.is_some());
         if known != Some(true) {
             let message = format!("{label} of {app} is not marked as bad");
-            return Err(ErrorBody::new(ErrorCode::WrongState, message, "deployd-ctl releases lists them"));
+            return Err(ErrorBody::new(
+                ErrorCode::WrongState,
+                message,
+                format!("deployd-ctl releases -a {app} lists them"),
+            ));
         }
         let change = Change::Clear { label };
         record::save(&self.store, &state, &[change], None).await.map_err(|e| store_failed(&e))

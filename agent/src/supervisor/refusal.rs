@@ -25,7 +25,7 @@ pub(super) fn unknown_app(app: &AppName) -> ErrorBody {
     ErrorBody::new(
         ErrorCode::AppNotFound,
         format!("there is no app {app} on this host"),
-        "deployd-ctl --local status lists the apps; deployd-ctl --local push makes one",
+        "deployd-ctl status --all lists the apps; deployd-ctl push DIR makes one",
     )
 }
 
@@ -34,7 +34,7 @@ pub fn unknown_deployment(id: &DeploymentId) -> ErrorBody {
     ErrorBody::new(
         ErrorCode::DeploymentNotFound,
         format!("there is no deployment {id} on this host"),
-        "deployd-ctl --local status shows the one that runs",
+        "deployd-ctl status --all shows what runs",
     )
 }
 
@@ -45,7 +45,7 @@ pub(super) fn lease_held(app: &AppName, by: &Deployment) -> ErrorBody {
     ErrorBody::new(
         ErrorCode::LeaseHeld,
         format!("{app} has a {} of{label} under way{who}", by.kind),
-        "wait for it (deployd-ctl status), or end it: deployd-ctl abort",
+        format!("wait for it (deployd-ctl status -a {app}), or end it: deployd-ctl abort -a {app}"),
     )
     .cause("now", step)
 }

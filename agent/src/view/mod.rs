@@ -5,9 +5,10 @@ pub mod story;
 
 use deployd_api::deployment::{Deployment, Kind, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::event::{Event, What};
+use deployd_api::event::{Event, StepInfo, What};
 use deployd_api::ids::{AppName, DeploymentId, Label, Timestamp};
 use deployd_api::release::Origin;
+use deployd_api::spec::Strategy;
 use deployd_core::action::Action;
 use deployd_core::journal::{Entry, Record, StepIndex};
 use deployd_core::machine::{Decision, Progress};
@@ -85,18 +86,47 @@ impl Story {
 
     fn is_switch(&self, step: StepIndex) -> bool {
         let step = &self.plan.steps[step];
-        step.phase == Phase::Weights && matches!(step.action, Action::Steer { .. })
+        let towards = matches!(step.action, Action::Steer { to, .. } if Some(to) == self.plan.to);
+        // In later phases the switch is only made sure of, for what a restart of the host took away.
+        towards && matches!(step.phase, Phase::Socket | Phase::Weights)
     }
 
-    /// What becomes of the old release while the new one is watched.
+    fn info(&self, step: StepIndex) -> StepInfo {
+        let action = &self.plan.steps[step].action;
+        StepInfo {
+            step: step as u32,
+            kind: self.kind(step).to_owned(),
+            object: action.object(),
+            release: action.release(),
+            text: action.text(),
+        }
+    }
+
+    /// What the undo of a step does.
+    fn undo_info(&self, step: StepIndex) -> StepInfo {
+        let text = self.plan.steps[step].undo.iter().map(Action::text).collect::<Vec<_>>().join("; ");
+        StepInfo { text, ..self.info(step) }
+    }
+
+    /// What becomes of the old release once the new one has the traffic.
     fn old_stays(&self) -> Option<String> {
         self.plan.from?;
-        let words = match self.plan.warm {
-            Warm::Yes => "warm",
-            Warm::None => "drains",
-            Warm::NoMemory => "stopped, no memory for two",
+        let words = match (self.plan.strategy, self.plan.warm) {
+            (Strategy::Immediate, _) => "to stop",
+            (Strategy::Rolling, Warm::Yes) => "warm",
+            (Strategy::Rolling, Warm::None) => "to drain",
+            (Strategy::Rolling, Warm::NoMemory) => "to stop, no memory for two",
         };
         Some(words.to_owned())
+    }
+
+    /// The same once it is live, with the connections that were counted then.
+    fn old_at_live(&self, counted: Option<&String>) -> Option<String> {
+        if self.plan.strategy == Strategy::Immediate {
+            return self.plan.from.map(|_| "stopped".to_owned());
+        }
+        let stays = self.old_stays()?;
+        Some(counted.map_or_else(|| stays.clone(), |conns| format!("{stays}, {conns}")))
     }
 
     /// What is done now, in words.
@@ -115,30 +145,24 @@ impl Story {
         began: &std::collections::HashMap<StepIndex, u64>,
         row: &DeploymentRow,
     ) -> Option<What> {
-        let action = |step: StepIndex| &self.plan.steps[step].action;
-        let kind = |step: StepIndex| self.kind(step).to_owned();
         Some(match &entry.record {
-            Record::Started { step } => {
-                What::StepStarted { step: *step as u32, kind: kind(*step), text: action(*step).text() }
-            }
-            Record::Done { step, .. } if is_mark_live(&self.plan, *step) => {
+            Record::Started { step } => What::StepStarted { info: self.info(*step) },
+            Record::Done { step, note } if is_mark_live(&self.plan, *step) => {
                 let label = self.plan.to?.label;
-                What::Live { label, watched_until: self.watched_until() }
+                let old = self.old_at_live(note.as_ref());
+                What::Live { label, watched_until: self.watched_until(), old }
             }
             Record::Done { step, note } => {
-                let took = began.get(step).map_or(0, |b| entry.up_ms.saturating_sub(*b));
+                let took_ms = began.get(step).map_or(0, |b| entry.up_ms.saturating_sub(*b));
                 let note = if self.is_switch(*step) { self.old_stays() } else { note.clone() };
-                What::StepDone { step: *step as u32, kind: kind(*step), took_ms: took, note }
+                What::StepDone { info: self.info(*step), took_ms, note }
             }
             Record::Failed { step, failure } => {
-                What::StepFailed { step: *step as u32, kind: kind(*step), failure: failure.clone() }
+                What::StepFailed { info: self.info(*step), failure: failure.clone() }
             }
-            Record::Undone { step } => What::StepUndone {
-                step: *step as u32,
-                text: self.plan.steps[*step].undo.iter().map(Action::text).collect::<Vec<_>>().join("; "),
-            },
+            Record::Undone { step } => What::StepUndone { info: self.undo_info(*step) },
             Record::UndoFailed { step, failure } => {
-                What::Note { text: format!("undoing {} failed: {}", kind(*step), failure.message) }
+                What::Note { text: format!("undoing {} failed: {}", self.kind(*step), failure.message) }
             }
             Record::Abort { failure } => What::Note { text: format!("to be undone: {}", failure.message) },
             Record::Rebooted { .. } => What::Note { text: "the host was restarted".to_owned() },

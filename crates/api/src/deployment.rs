@@ -68,7 +68,7 @@ pub struct PlanAnswer {
     pub app: AppName,
     /// The release that serves.
     pub from: Option<Label>,
-    /// The label that the push would get; `None` when there is nothing to do.
+    /// The label that the push gets; `None` when there is nothing to do.
     pub to: Option<Label>,
     /// Which way.
     pub strategy: Strategy,
@@ -80,12 +80,15 @@ pub struct PlanAnswer {
     pub bytes_to_send: u64,
     /// Environment that differs.
     pub config: Vec<ConfigChange>,
-    /// The steps, in words, in order.
+    /// What would happen, in a few words each, in order: `start 2`, `check health`, `switch`.
+    #[serde(default)]
+    pub outline: Vec<String>,
+    /// Every step, in words, in order.
     pub steps: Vec<String>,
     /// What the host's checks before a push found, in words.
     pub fits: Vec<String>,
-    /// Why it would be refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Why it would be refused; the rest then says what would happen if it were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<crate::error::ErrorBody>,
 }
 

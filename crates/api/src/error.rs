@@ -11,6 +11,9 @@ pub struct ErrorBody {
     pub code: ErrorCode,
     /// One sentence: what did not work, on what.
     pub message: String,
+    /// What it is about, when that has a name: the check, the instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Lines of detail, each `(heading, text)`: `("what", "GET /health: 503 in 41 ms")`.
     #[serde(default)]
     pub causes: Vec<(String, String)>,
@@ -27,10 +30,18 @@ impl ErrorBody {
         Self {
             code,
             message: message.into(),
+            subject: None,
             causes: Vec::new(),
             hint: hint.into(),
             retryable: code.retryable(),
         }
+    }
+
+    /// Names what it is about.
+    #[must_use]
+    pub fn about(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
     }
 
     /// Adds a line of detail.

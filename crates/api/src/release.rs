@@ -91,4 +91,11 @@ pub struct ReleaseRow {
     pub reason: Option<String>,
     /// Bytes of its files.
     pub size: u64,
+    /// Bytes on disk: each file that releases share is counted once, with the oldest that has it. 0 without
+    /// files.
+    #[serde(default)]
+    pub on_disk: u64,
+    /// Bytes of files that no other release has.
+    #[serde(default)]
+    pub own: u64,
 }

@@ -46,8 +46,12 @@ pub struct ProcessStatus {
     pub instances: Vec<InstanceStatus>,
     /// Established connections to its listeners; `None` without a listener.
     pub connections: Option<u64>,
-    /// Last result of each check, by name: `ok`, or what failed.
+    /// What each check of it finds now, by name: `ok`, or what failed. Commands are not run for this, and
+    /// releases that end are not asked.
     pub checks: Vec<(String, String)>,
+    /// When the connections that a draining release still has are cut; `None` when never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_at: Option<Timestamp>,
     /// Memory limit of one instance, in bytes.
     pub memory_limit: Option<u64>,
 }
@@ -79,12 +83,18 @@ pub struct InstanceStatus {
     pub pid: Option<u32>,
     /// When it became active.
     pub since: Option<Timestamp>,
+    /// When it was told to end, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending_since: Option<Timestamp>,
     /// Automatic restarts since its unit was loaded.
     pub restarts: u32,
     /// Bytes of memory.
     pub memory: Option<u64>,
     /// CPU time used since it started, in microseconds.
     pub cpu_us: Option<u64>,
+    /// Share of one CPU, in percent, measured for a fraction of a second before the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<f64>,
 }
 
 /// `GET /v1/doctor`.

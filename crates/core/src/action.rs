@@ -390,6 +390,8 @@ impl Action {
     pub fn text(&self) -> String {
         let inst = |i: &Instance| format!("{}@{} of {}", i.process, i.number, i.tag);
         match self {
+            // A plan that is only shown has given no uid yet.
+            Self::EnsureUser { user, uid: 0, .. } => format!("make the user {user}"),
             Self::EnsureUser { user, uid, .. } => format!("make the user {user} ({uid})"),
             Self::RemoveUser { user, .. } => format!("remove the user {user}"),
             Self::Seal { tree, .. } => format!("stage the files in {tree}"),

@@ -13,6 +13,7 @@
 //! | [`retention`] | which releases may go |
 //! | [`diff`] | what changed between two releases, for people |
 //! | [`steering`] | classic BPF programs, and the model of a reuseport group's index order |
+//! | [`told`] | what an action acts on, by name, for events |
 //! | [`lint`] | what every plan must hold; `doctor` and the tests run it |
 //!
 //! Invariants: every path, unit name, timeout and threshold is chosen here, in the plan; the agent only
@@ -30,4 +31,5 @@ pub mod plan;
 pub mod retention;
 pub mod state;
 pub mod steering;
+pub mod told;
 pub mod units;

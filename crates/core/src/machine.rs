@@ -343,7 +343,9 @@ impl Progress {
         let mut body = ErrorBody::new(ErrorCode::Stuck, format!("{}, {what}", first.message), next);
         body.causes = first.causes;
         for l in &self.leftovers {
-            body.causes.push(("not undone".to_owned(), l.message.clone()));
+            body.causes.push(("left".to_owned(), l.message.clone()));
+            body.causes.extend(l.causes.iter().map(|(_, text)| ("left".to_owned(), text.clone())));
+            body.causes.push(("mend".to_owned(), l.hint.clone()));
         }
         Some(body)
     }

@@ -283,7 +283,7 @@ impl Activation<'_> {
 /// A target that boots nothing: the app was stopped on purpose.
 pub fn stopped_target(app: &AppName) -> UnitFile {
     let content = format!(
-        "# {app} was stopped on purpose: deployd-ctl start.\n[Unit]\nDescription={app}, stopped\n\n\
+        "# {app} was stopped on purpose: deployd-ctl --local start -a {app}\n[Unit]\nDescription={app}, stopped\n\n\
          [Install]\nWantedBy=multi-user.target\n"
     );
     UnitFile { path: path(&target(app)), content }

@@ -1,12 +1,13 @@
 //! `abort`: undo the deployment that runs now, and follow it to its verdict.
 
-use deployd_api::deployment::Verdict;
+use deployd_api::deployment::{Deployment, Verdict};
 use deployd_api::exit::ExitCode;
 use deployd_api::status::AppStatus;
 use hyper::Method;
 
-use super::{CTL, Context};
+use super::{CTL, Context, deploy};
 use crate::cli::WaitFor;
+use crate::client::Client;
 use crate::error::CtlError;
 use crate::follow::{self, End};
 use crate::progress::{Subject, View};
@@ -24,10 +25,15 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<ExitCode, CtlError> {
     };
     context.client.tell(Method::POST, &format!("/deployments/{}/abort", deployment.id)).await?;
     context.on_interrupt(format!("detached; {} goes on undoing: {CTL} status -a {app}", context.host));
-    let subject =
-        Subject { host: context.host.clone(), label: deployment.label, replaces: deployment.replaces };
+    let replaces = deployment.replaces.filter(|_| deploy::moves(deployment.kind));
+    let subject = Subject { host: context.host.clone(), label: deployment.label, replaces };
     let mut view = View::new(context.printer, subject);
     let end = follow::follow(&context.client, &deployment, WaitFor::Committed, &mut view).await?;
+    if context.printer.is_json() {
+        let path = format!("/deployments/{}", deployment.id);
+        let now: Deployment = Client::patiently(|| context.client.get(&path)).await?;
+        context.printer.json(&now)?;
+    }
     let what = format!("{} of {app}", deployment.kind);
     match end {
         // Undone is what was asked for here.
@@ -38,12 +44,16 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<ExitCode, CtlError> {
             context.printer.last(&format!("{what} is undone on {}{serves}.", context.host))?;
             Ok(ExitCode::Ok)
         }
-        End::Finished { verdict: Verdict::Stuck, failure: Some(body) } => {
-            Err(CtlError::Answer(Box::new(body)))
+        End::Finished { verdict: Verdict::Stuck, failure } => {
+            deploy::say_failed(context, &deployment, Verdict::Stuck, failure, ExitCode::Stuck, &mut view);
+            Ok(ExitCode::Stuck)
         }
         End::Live { .. } | End::Finished { .. } => {
             view.finish("too late", Tone::Warn);
-            context.printer.last(&format!("{what} had ended already; undo: {CTL} rollback -a {app}"))?;
+            context.printer.last(&format!("{what} was past its commit: too late to undo it by abort."))?;
+            if deploy::moves(deployment.kind) && deployment.replaces.is_some() {
+                context.printer.last(&format!("undo: {CTL} rollback -a {app}"))?;
+            }
             Ok(ExitCode::Refused)
         }
     }

@@ -15,6 +15,7 @@ use crate::failure;
 use crate::follow::{self, End};
 use crate::human;
 use crate::progress::View;
+use crate::project;
 use crate::table::Tone;
 
 /// How often a held lease is asked for again.
@@ -53,6 +54,14 @@ where
     }
 }
 
+/// Whether one release replaces another.
+pub(crate) fn moves(kind: Kind) -> bool {
+    match kind {
+        Kind::Push | Kind::Rollback => true,
+        Kind::Start | Kind::Stop | Kind::Restart | Kind::Remove => false,
+    }
+}
+
 /// Whether the agent found that there was nothing to do.
 pub(crate) fn is_nothing(deployment: &Deployment) -> bool {
     deployment.verdict == Some(Verdict::Committed) && deployment.step.is_none()
@@ -69,7 +78,9 @@ pub(crate) async fn conclude(
     let on_host = format!("{host} goes on\nsee:  {CTL} status -a {app}\nundo: {CTL} abort -a {app}");
     context.on_interrupt(format!("detached from {} of {app}; {on_host}", deployment.kind));
     view.subject().label = deployment.label.or(view.subject().label);
-    view.subject().replaces = deployment.replaces.or(view.subject().replaces);
+    if moves(deployment.kind) {
+        view.subject().replaces = deployment.replaces.or(view.subject().replaces);
+    }
     if wait.detach {
         if context.printer.is_json() {
             context.printer.json(deployment)?;
@@ -110,8 +121,7 @@ fn say_live(
     let took = human::took(view.elapsed_ms());
     context.printer.talk("");
     context.printer.last(&format!("{app} {label} is live on {host}, {took}.{watched}"))?;
-    say_undo(context, deployment);
-    Ok(())
+    say_undo(context, deployment)
 }
 
 fn say_committed(
@@ -133,24 +143,23 @@ fn say_committed(
     view.finish(&now, Tone::Good);
     context.printer.talk("");
     context.printer.last(&line)?;
-    say_undo(context, deployment);
-    Ok(())
+    say_undo(context, deployment)
 }
 
-/// The one command that undoes it, where there is one.
-fn say_undo(context: &Context<'_>, deployment: &Deployment) {
+/// The one command that undoes it, where there is one, as it works in any folder.
+fn say_undo(context: &Context<'_>, deployment: &Deployment) -> Result<(), CtlError> {
     let verb = match deployment.kind {
         Kind::Push | Kind::Rollback if deployment.replaces.is_some() => "rollback",
         Kind::Push => "remove",
         Kind::Stop => "start",
         Kind::Start => "stop",
-        Kind::Rollback | Kind::Restart | Kind::Remove => return,
+        Kind::Rollback | Kind::Restart | Kind::Remove => return Ok(()),
     };
-    let app = context.global.app.as_ref().map(|app| format!(" -a {app}")).unwrap_or_default();
-    context.printer.talk(&format!("undo: {CTL} {verb}{app}"));
+    context.printer.last(&format!("undo: {CTL} {verb} -a {}", deployment.app))
 }
 
-fn say_failed(
+/// Says why it did not end as asked, what serves, and what to do.
+pub(crate) fn say_failed(
     context: &Context<'_>,
     deployment: &Deployment,
     verdict: Verdict,
@@ -158,7 +167,7 @@ fn say_failed(
     code: ExitCode,
     view: &mut View<'_>,
 ) {
-    let old = view.subject().replaces.map(|l| l.to_string());
+    let old = deployment.replaces.map(|l| l.to_string());
     let now = match (&old, verdict) {
         (Some(old), Verdict::RolledBack) => format!("{old}, rolled back"),
         (Some(old), Verdict::Refused) => old.clone(),
@@ -168,13 +177,46 @@ fn say_failed(
     };
     view.finish(&now, Tone::Bad);
     let app = &deployment.app;
-    let mut body = failure.unwrap_or_else(|| {
+    let body = failure.unwrap_or_else(|| {
         let what = format!("{} of {app} ended {verdict}", deployment.kind);
         ErrorBody::new(ErrorCode::StepFailed, what, format!("{CTL} logs -a {app}"))
     });
-    if !view.undone().is_empty() && !body.causes.iter().any(|(heading, _)| heading == "undone") {
-        body = body.cause("undone", view.undone().join(", "));
-    }
+    let body = complete(context, deployment, verdict, body, view);
     context.printer.talk("");
     context.printer.fail(&failure::render(&body, context.printer.colour_err()), code);
+}
+
+/// Adds what only is known at the end, and here: what serves, where the spec says it, what was undone.
+fn complete(
+    context: &Context<'_>,
+    deployment: &Deployment,
+    verdict: Verdict,
+    mut body: ErrorBody,
+    view: &View<'_>,
+) -> ErrorBody {
+    let (app, host) = (&deployment.app, &context.host);
+    if verdict == Verdict::RolledBack && moves(deployment.kind) {
+        let serves = deployment.replaces.map_or("Nothing serves".to_owned(), |old| format!("{old} serves"));
+        body.message = format!("{}. {serves} on {host}.", body.message.trim_end_matches('.'));
+    }
+    for (_, text) in body.causes.iter_mut().filter(|(heading, _)| heading == "where") {
+        let table = text.rfind("[checks.").map(|at| text[at..].to_owned());
+        if let (Kind::Push, Some(table)) = (deployment.kind, table)
+            && let Some(place) = project::place_of(context.global, &table)
+        {
+            *text += &format!(", {place}");
+        }
+    }
+    let undone = view.undone();
+    if !undone.is_empty() {
+        body = body.cause("undone", undone);
+    }
+    let by_itself = matches!(body.code, ErrorCode::CheckFailed | ErrorCode::StartFailed);
+    if let (Kind::Push, Verdict::RolledBack, true, Some(label)) =
+        (deployment.kind, verdict, by_itself, deployment.label)
+    {
+        body.hint +=
+            &format!("\n{label} is marked bad: push a new build, or {CTL} releases clear {label} -a {app}");
+    }
+    body
 }

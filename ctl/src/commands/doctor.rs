@@ -5,6 +5,7 @@ use deployd_api::status::{DoctorReport, Severity};
 
 use super::Context;
 use crate::error::CtlError;
+use crate::hint::runnable;
 use crate::human;
 use crate::printer::Volume;
 use crate::table::{Cell, Table, Tone, WIDTH, wrap};
@@ -88,7 +89,7 @@ fn findings(report: &DoctorReport, colour: bool) -> Vec<String> {
         let head =
             format!("{}  {:<code$}  {:<subject$}  ", tone.paint(word, colour), finding.code, finding.subject);
         let max = WIDTH.saturating_sub(indent).max(30);
-        let text = wrap(&finding.what, max).into_iter().chain(wrap(&finding.next, max));
+        let text = wrap(&runnable(&finding.what), max).into_iter().chain(wrap(&runnable(&finding.next), max));
         for (i, line) in text.enumerate() {
             let lead = if i == 0 { head.clone() } else { " ".repeat(indent) };
             lines.push(format!("{lead}{line}").trim_end().to_owned());

@@ -34,15 +34,18 @@ pub(crate) async fn run(context: &Context<'_>, args: &Logs) -> Result<ExitCode, 
         began = true;
         // After the first stream nothing older is asked for again.
         since = since.or_else(|| Some(human::now()));
-        lines = LINES_MISSED_MAX;
+        lines = Some(LINES_MISSED_MAX);
         if !back_off.wait().await {
             return Ok(ExitCode::Partial);
         }
     }
 }
 
-fn query(args: &Logs, since: Option<Timestamp>, lines: u32) -> String {
-    let mut query = format!("follow={}&lines={lines}", args.follow);
+fn query(args: &Logs, since: Option<Timestamp>, lines: Option<u32>) -> String {
+    let mut query = format!("follow={}", args.follow);
+    if let Some(lines) = lines {
+        query += &format!("&lines={lines}");
+    }
     if let Some(since) = since {
         query += &format!("&since_ms={}", since.0);
     }

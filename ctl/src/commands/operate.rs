@@ -31,8 +31,7 @@ pub(crate) async fn operate(
     let _: serde_json::Value = context.client.get(&format!("/apps/{app}")).await?;
     let call = || context.client.call::<Deployment>(method.clone(), path, &request);
     let deployment = begin(context, None, call).await?;
-    let subject =
-        Subject { host: context.host.clone(), label: deployment.label, replaces: deployment.replaces };
+    let subject = Subject { host: context.host.clone(), label: deployment.label, replaces: None };
     let wait = Wait { until: WaitFor::Committed, detach: false, lease_timeout: deployd_api::spec::Millis(0) };
     conclude(context, &deployment, &wait, View::new(context.printer, subject)).await
 }

@@ -10,6 +10,7 @@ use super::Context;
 use crate::artifact;
 use crate::cli::Plan;
 use crate::error::CtlError;
+use crate::hint::runnable;
 use crate::human;
 use crate::project;
 use crate::table::{cut, wrap};
@@ -34,8 +35,9 @@ pub(crate) fn change_in_words(change: &ConfigChange) -> String {
 fn value_in_words(change: &ConfigChange) -> String {
     match (&change.from, &change.to) {
         (Some(from), Some(to)) => format!("{from} → {to}"),
-        (None, Some(to)) => format!("(new) {to}"),
-        (Some(from), None) => format!("(gone) {from}"),
+        // A whole table has no value of its own.
+        (None, Some(to)) => format!("(new) {to}").trim_end().to_owned(),
+        (Some(from), None) => format!("(gone) {from}").trim_end().to_owned(),
         (None, None) => "(changed)".to_owned(),
     }
 }
@@ -63,12 +65,10 @@ fn render(context: &Context<'_>, answer: &PlanAnswer) -> Vec<String> {
     let (app, host) = (&answer.app, &context.host);
     let from = answer.from.map(|l| l.to_string());
     let Some(to) = answer.to else {
-        if answer.refused.is_none() {
-            let label = from.unwrap_or_default();
-            return vec![format!("{app} {label} is already on {host}, nothing to change.")];
-        }
-        return refusal(answer);
+        let label = from.unwrap_or_default();
+        return vec![format!("{app} {label} is already on {host}, nothing to change.")];
     };
+    let is_first = answer.from.is_none();
     let moves = from.map_or(to.to_string(), |from| format!("{from} → {to}"));
     let strategy = match answer.strategy {
         Strategy::Rolling => "rolling",
@@ -77,13 +77,11 @@ fn render(context: &Context<'_>, answer: &PlanAnswer) -> Vec<String> {
     let mut lines =
         vec![format!("{app} {moves} on {host}, {strategy}. Nothing has been changed."), String::new()];
     let changed = answer.changed_files.len();
-    lines.push(format!(
-        "code      {} of {}, {} to send",
-        human::count(changed as u64),
-        human::plural(answer.files, "file"),
-        human::size(answer.bytes_to_send)
-    ));
-    let all = context.printer.volume == crate::printer::Volume::Verbose || changed <= PATHS_SHOWN;
+    let verbose = context.printer.is_verbose();
+    let of = if is_first { String::new() } else { format!("{} of ", human::count(changed as u64)) };
+    let files = human::plural(answer.files, "file");
+    lines.push(format!("code      {of}{files}, {} to send", human::size(answer.bytes_to_send)));
+    let all = verbose || changed <= PATHS_SHOWN;
     let shown = if all { changed } else { PATHS_SHOWN };
     lines.extend(answer.changed_files[..shown].iter().map(|path| cut(&format!("  {path}"), 100)));
     if !all {
@@ -93,7 +91,8 @@ fn render(context: &Context<'_>, answer: &PlanAnswer) -> Vec<String> {
     let config: Vec<String> =
         answer.config.iter().map(|c| format!("{:<width$}  {}", c.key, value_in_words(c))).collect();
     lines.extend(section("config", &config));
-    lines.extend(section("steps", &wrap(&answer.steps.join(", "), 90)));
+    let steps = if verbose { answer.steps.clone() } else { wrap(&answer.outline.join(", "), 90) };
+    lines.extend(section("steps", &steps));
     lines.extend(section("fits", &wrap(&answer.fits.join(", "), 90)));
     lines.extend(refusal(answer));
     lines
@@ -104,7 +103,7 @@ fn refusal(answer: &PlanAnswer) -> Vec<String> {
     let mut text = vec![refused.message.clone()];
     text.extend(refused.causes.iter().map(|(_, text)| text.clone()));
     text.push(refused.hint.clone());
-    section("refused", &text.iter().flat_map(|t| wrap(t, 90)).collect::<Vec<_>>())
+    section("refused", &text.iter().flat_map(|t| wrap(&runnable(t), 90)).collect::<Vec<_>>())
 }
 
 /// Lines under a heading in the first column.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use deployd_api::deployment::{
-    Deployment, PlanAnswer, PlanRequest, PushRequest, UploadAnswer, UploadRequest,
+    Deployment, Kind, PlanAnswer, PlanRequest, PushRequest, UploadAnswer, UploadRequest, Verdict,
 };
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::{AppName, Digest};
@@ -46,7 +46,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
         return Err(CtlError::Answer(Box::new(refused)));
     }
     if answer.to.is_none() {
-        return say_nothing(context, &app, answer.from.map(|l| l.to_string()), &answer);
+        return say_nothing(context, &nothing(&answer, origin)?);
     }
     say_header(context, &answer, &origin);
     let subject = Subject { host: context.host.clone(), label: answer.to, replaces: answer.from };
@@ -58,22 +58,35 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
     context.on_interrupt(format!("detached while push of {app} began; see: {} status -a {app}", super::CTL));
     let deployment = begin(context, Some(&args.wait), call).await?;
     if deploy::is_nothing(&deployment) {
-        return say_nothing(context, &app, deployment.label.map(|l| l.to_string()), &deployment);
+        return say_nothing(context, &deployment);
     }
     deploy::conclude(context, &deployment, &args.wait, view).await
 }
 
-fn say_nothing(
-    context: &Context<'_>,
-    app: &AppName,
-    label: Option<String>,
-    answer: &impl serde::Serialize,
-) -> Result<ExitCode, CtlError> {
+/// What the agent would answer if it were asked to push what is live.
+fn nothing(answer: &PlanAnswer, origin: Origin) -> Result<Deployment, CtlError> {
+    Ok(Deployment {
+        id: project::new_id()?,
+        app: answer.app.clone(),
+        kind: Kind::Push,
+        label: answer.from,
+        replaces: answer.from,
+        origin,
+        started: human::now(),
+        step: None,
+        live: true,
+        watched_until: None,
+        verdict: Some(Verdict::Committed),
+        failure: None,
+    })
+}
+
+fn say_nothing(context: &Context<'_>, deployment: &Deployment) -> Result<ExitCode, CtlError> {
     if context.printer.is_json() {
-        context.printer.json(answer)?;
+        context.printer.json(deployment)?;
     }
-    let label = label.unwrap_or_default();
-    let line = format!("{app} {label} is already on {}, nothing to change.", context.host);
+    let label = deployment.label.map(|l| l.to_string()).unwrap_or_default();
+    let line = format!("{} {label} is already on {}, nothing to change.", deployment.app, context.host);
     context.printer.last(&line)?;
     Ok(ExitCode::Ok)
 }

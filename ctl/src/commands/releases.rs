@@ -2,7 +2,6 @@
 
 use deployd_api::exit::ExitCode;
 use deployd_api::release::{ReleaseRow, ReleaseState};
-use hyper::Method;
 
 use super::{CTL, Context};
 use crate::cli::{Releases, ReleasesCommand};
@@ -14,7 +13,11 @@ use crate::table::{Cell, Table, Tone};
 pub(crate) async fn run(context: &Context<'_>, args: &Releases) -> Result<ExitCode, CtlError> {
     let app = project::need_app(context.global)?;
     if let Some(ReleasesCommand::Clear { label }) = &args.command {
-        context.client.tell(Method::POST, &format!("/apps/{app}/releases/{label}/clear")).await?;
+        let path = format!("/apps/{app}/releases/{label}/clear");
+        let rows: Vec<ReleaseRow> = context.client.post(&path).await?;
+        if context.printer.is_json() {
+            context.printer.json(&rows)?;
+        }
         context.printer.last(&format!("{app} {label} may be deployed again."))?;
         return Ok(ExitCode::Ok);
     }
@@ -27,7 +30,13 @@ pub(crate) async fn run(context: &Context<'_>, args: &Releases) -> Result<ExitCo
     for line in table(&rows).render(context.printer.colour_out()) {
         context.printer.data(&line)?;
     }
-    context.printer.data(&summary(&rows))?;
+    let kept = rows.iter().filter(|r| r.state == ReleaseState::Kept).count();
+    let sum = |of: fn(&ReleaseRow) -> u64| human::size(rows.iter().map(of).sum());
+    let (all, own) = (sum(|r| r.on_disk), sum(|r| r.own));
+    context.printer.data(&format!("{kept} kept for rollback, {all} on disk, {own} of it not shared."))?;
+    if kept > 0 {
+        context.printer.data(&format!("undo: {CTL} rollback -a {app} [vN]"))?;
+    }
     Ok(ExitCode::Ok)
 }
 
@@ -59,11 +68,4 @@ fn table(rows: &[ReleaseRow]) -> Table {
         ]);
     }
     table
-}
-
-fn summary(rows: &[ReleaseRow]) -> String {
-    let kept = rows.iter().filter(|r| r.state == ReleaseState::Kept).count();
-    let size = human::size(rows.iter().map(|r| r.size).sum());
-    let undo = if kept > 0 { format!("   undo: {CTL} rollback [vN]") } else { String::new() };
-    format!("{kept} kept for rollback, {size} on disk.{undo}")
 }

@@ -4,7 +4,7 @@ use deployd_api::deployment::{Deployment, Kind, RollbackRequest, Verdict};
 use deployd_api::exit::ExitCode;
 use hyper::Method;
 
-use super::deploy::{begin, conclude};
+use super::deploy::{begin, conclude, say_failed};
 use super::{CTL, Context};
 use crate::cli::{Rollback, WaitFor};
 use crate::client::Client;
@@ -63,8 +63,21 @@ async fn conclude_undo(
             let (app, host, took) = (&push.app, &context.host, human::took(view.elapsed_ms()));
             context.printer.talk("");
             context.printer.last(&format!("{app} {to} is live on {host} again, {took}."))?;
+            let undone = push.label.map(|l| format!("  (the build of {l}; its files are gone)"));
+            context.printer.last(&format!("undo: {CTL} push DIR{}", undone.unwrap_or_default()))?;
             Ok(ExitCode::Ok)
         }
-        other => Ok(follow::exit(&other)),
+        End::Finished { verdict: Verdict::Committed, .. } | End::Live { .. } => {
+            let (app, label) = (&push.app, push.label.map(|l| l.to_string()).unwrap_or_default());
+            view.finish(&label, Tone::Warn);
+            context.printer.last(&format!("{app} {label} was committed before it could be undone."))?;
+            context.printer.last(&format!("undo: {CTL} rollback -a {app}"))?;
+            Ok(ExitCode::Refused)
+        }
+        End::Finished { verdict, failure } => {
+            let code = follow::exit(&End::Finished { verdict, failure: failure.clone() });
+            say_failed(context, push, verdict, failure, code, view);
+            Ok(code)
+        }
     }
 }

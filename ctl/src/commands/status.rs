@@ -4,14 +4,16 @@ use deployd_api::exit::ExitCode;
 use deployd_api::status::{AppStatus, InstanceStatus, ProcessStatus, Role};
 
 use super::{CTL, Context};
+use crate::cli::Status;
 use crate::error::CtlError;
 use crate::human;
 use crate::project;
 use crate::table::{Cell, Table, Tone, WIDTH, cut, wrap};
 
-pub(crate) async fn run(context: &Context<'_>) -> Result<ExitCode, CtlError> {
+pub(crate) async fn run(context: &Context<'_>, args: &Status) -> Result<ExitCode, CtlError> {
     let printer = context.printer;
-    let Some(app) = project::find_app(context.global)? else {
+    let app = if args.all { None } else { project::find_app(context.global)? };
+    let Some(app) = app else {
         let apps: Vec<AppStatus> = context.client.get("/apps").await?;
         if printer.is_json() {
             printer.json(&apps)?;
@@ -74,7 +76,8 @@ fn lease(status: &AppStatus) -> String {
 }
 
 fn apps_table(apps: &[AppStatus]) -> Table {
-    let mut table = Table::new(&["APP", "RELEASE", "STATE", "SINCE", "BY", "GIT", "INSTANCES", "DEPLOYMENT"]);
+    let mut table =
+        Table::new(&["APP", "RELEASE", "STATE", "SINCE", "BY", "GIT", "INSTANCES", "CHECKS", "DEPLOYMENT"]);
     for status in apps {
         let (state, tone) = match (status.live, status.stopped) {
             (None, _) => ("new", Tone::Warn),
@@ -97,6 +100,7 @@ fn apps_table(apps: &[AppStatus]) -> Table {
             status.origin.by.as_str().into(),
             status.origin.git.clone().unwrap_or_else(dash).into(),
             format!("{active}/{wanted}").into(),
+            checks(live.iter().flat_map(|p| &p.checks)),
             deployment.unwrap_or_else(dash).into(),
         ]);
     }
@@ -104,7 +108,10 @@ fn apps_table(apps: &[AppStatus]) -> Table {
 }
 
 fn active(process: &ProcessStatus) -> usize {
-    process.instances.iter().filter(|i| i.active_state == "active").count()
+    // One that was told to end still serves what it has.
+    let ends = process.role == Role::Draining;
+    let up = |state: &str| state == "active" || (ends && state == "deactivating");
+    process.instances.iter().filter(|i| up(&i.active_state)).count()
 }
 
 fn process_lines(status: &AppStatus, colour: bool) -> Vec<String> {
@@ -115,7 +122,9 @@ fn process_lines(status: &AppStatus, colour: bool) -> Vec<String> {
     let mut remarks = Vec::new();
     for (i, process) in processes.iter().enumerate() {
         table.row(process_row(if i == 0 { &status.host } else { "" }, process));
-        remarks.push(process.instances.iter().filter_map(remark).collect::<Vec<_>>());
+        let instances = process.instances.iter().filter_map(|i| remark(process, i));
+        let bad = process.checks.iter().filter(|(_, result)| result != "ok");
+        remarks.push(bad.map(|(name, why)| format!("{name}: {why}")).chain(instances).collect::<Vec<_>>());
     }
     let rows = table.render(colour);
     let indent = " ".repeat(status.host.chars().count().max(4) + 2);
@@ -142,23 +151,25 @@ fn process_row(host: &str, process: &ProcessStatus) -> Vec<Cell> {
     let good = active(process);
     let oldest = instances.iter().filter_map(|i| i.since).min();
     let up = match (process.role, oldest) {
-        (Role::Draining, _) => "draining".to_owned(),
+        (Role::Draining, _) => {
+            let since = instances.iter().filter_map(|i| i.ending_since).min();
+            since.map_or("draining".to_owned(), |at| format!("draining {}", human::up(now.since_ms(at))))
+        }
         (Role::Warm, _) => "warm".to_owned(),
         (Role::Candidate, _) => "on trial".to_owned(),
         (Role::Live, Some(since)) => human::up(now.since_ms(since)),
         (Role::Live, None) => dash(),
-    };
-    let bad = process.checks.iter().find(|(_, result)| result != "ok");
-    let checks = match bad {
-        Some((name, result)) => Cell(format!("{name} {result}"), Tone::Bad),
-        None if process.checks.is_empty() => dash().into(),
-        None => Cell("ok".to_owned(), Tone::Good),
     };
     let memory = instances.iter().filter_map(|i| i.memory).max().map(human::memory);
     let memory = match (memory, process.memory_limit) {
         (Some(used), Some(limit)) => format!("{used} of {}", human::memory(limit)),
         (Some(used), None) => used,
         (None, _) => dash(),
+    };
+    let last = match (process.role, process.cut_at) {
+        (Role::Draining, Some(at)) => format!("drain until {}", human::clock(at)),
+        (Role::Draining, None) => "drain unlimited".to_owned(),
+        _ => instances.iter().map(|i| i.restarts).sum::<u32>().to_string(),
     };
     let count = format!("{} {good}/{}", process.process, process.wanted);
     let count_tone = if good < process.wanted as usize { Tone::Warn } else { Tone::Plain };
@@ -167,29 +178,43 @@ fn process_row(host: &str, process: &ProcessStatus) -> Vec<Cell> {
         process.label.to_string().into(),
         Cell(count, count_tone),
         up.into(),
-        checks,
+        checks(&process.checks),
         process.connections.map_or_else(dash, human::count).into(),
-        cpu(instances, now.0).unwrap_or_else(dash).into(),
+        cpu(instances).unwrap_or_else(dash).into(),
         memory.into(),
-        instances.iter().map(|i| i.restarts).sum::<u32>().to_string().into(),
+        last.into(),
     ]
 }
 
-/// Share of one CPU since the start, over all instances.
-fn cpu(instances: &[InstanceStatus], now_ms: u64) -> Option<String> {
-    let share = |i: &InstanceStatus| {
-        let up_ms = now_ms.saturating_sub(i.since?.0).max(1);
-        Some(i.cpu_us? as f64 / (up_ms as f64 * 1000.0))
-    };
-    let shares: Vec<f64> = instances.iter().filter_map(share).collect();
-    (!shares.is_empty()).then(|| format!("{:.0} %", 100.0 * shares.iter().sum::<f64>()))
+/// `ok`, or the names of those that are not.
+fn checks<'a>(found: impl IntoIterator<Item = &'a (String, String)>) -> Cell {
+    let (mut any, mut bad) = (false, Vec::new());
+    for (name, result) in found {
+        any = true;
+        if result != "ok" && !bad.contains(&name.as_str()) {
+            bad.push(name.as_str());
+        }
+    }
+    match (any, bad.is_empty()) {
+        (false, _) => "-".into(),
+        (true, true) => Cell("ok".to_owned(), Tone::Good),
+        (true, false) => Cell(format!("{} failed", bad.join(" ")), Tone::Bad),
+    }
+}
+
+/// Share of one CPU a moment ago, over all instances.
+fn cpu(instances: &[InstanceStatus]) -> Option<String> {
+    let shares: Vec<f64> = instances.iter().filter_map(|i| i.cpu_percent).collect();
+    (!shares.is_empty()).then(|| format!("{:.0} %", shares.iter().sum::<f64>()))
 }
 
 /// What a person should know about an instance.
-fn remark(instance: &InstanceStatus) -> Option<String> {
-    let number = instance.number;
+fn remark(process: &ProcessStatus, instance: &InstanceStatus) -> Option<String> {
+    let name = format!("{}@{}", process.process, instance.number);
     if instance.active_state != "active" {
-        return Some(format!("instance {number} is {} ({})", instance.active_state, instance.sub_state));
+        // What is told to end is no news.
+        let ends = process.role == Role::Draining && instance.active_state == "deactivating";
+        return (!ends).then(|| format!("{name} is {} ({})", instance.active_state, instance.sub_state));
     }
-    (instance.restarts > 0).then(|| format!("instance {number} restarted {} times", instance.restarts))
+    (instance.restarts > 0).then(|| format!("{name} restarted {} times", instance.restarts))
 }

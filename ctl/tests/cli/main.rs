@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod agent;
+mod captured;
 mod observe;
 mod push;
 
@@ -24,7 +25,8 @@ pub(crate) struct Run {
 /// A folder with a spec and an artifact in `out/`.
 pub(crate) fn project() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let spec = "app = \"shop\"\n[processes.web]\nexec = \"bin/shop\"\n[listen.http]\naddress = \":8080\"\n";
+    let spec = "app = \"shop\"\n[processes.web]\nexec = \"bin/shop\"\n[listen.http]\naddress = \":8080\"\n\
+                [checks.deep]\npath = \"/health/deep\"\n";
     std::fs::write(dir.path().join("deployd.toml"), spec).unwrap();
     std::fs::create_dir_all(dir.path().join("out/bin")).unwrap();
     std::fs::write(dir.path().join("out/bin/shop"), "hello").unwrap();
@@ -75,7 +77,7 @@ fn mask(line: &str) -> String {
         line.replace_range(1..6, "TT:TT");
     }
     // The time a run took: after the host in the last line, after the size of an upload.
-    for before in ["on web1, ", "sent 5B "] {
+    for before in ["on web1, ", "on web1 again, ", "sent 5B "] {
         if let Some(start) = line.find(before).map(|at| at + before.len())
             && line[start..].starts_with(|c: char| c.is_ascii_digit())
         {

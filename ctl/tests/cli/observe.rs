@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::agent::{Agent, Answer};
+use super::captured;
 use super::{assert_lines, command, project, run};
 
 /// 2001-09-09 01:46:40 UTC: long ago, so that it is printed as a day.
@@ -14,132 +15,179 @@ fn ago(ms: u64) -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap() - ms
 }
 
-fn status() -> Value {
-    // Half a minute more than what is printed: no second of the test can change it.
-    let since = ago((2 * 3600 + 4 * 60 + 30) * 1000);
-    let instance = |number: u32, state: &str, restarts: u32| {
-        json!({
-            "number": number, "active_state": state, "sub_state": "running", "pid": 7, "since": since,
-            "restarts": restarts, "memory": 611_u64 << 20, "cpu_us": 744_000_000,
-        })
-    };
-    json!({
-        "app": "shop", "host": "web1", "live": "v43", "live_since": LONG_AGO,
-        "origin": {"by": "ops-1", "git": "8c1f2ab"}, "committed": LONG_AGO, "stopped": false,
-        "deployment": null, "last_failure": null,
-        "processes": [
-            {"label": "v42", "process": "web", "role": "draining", "wanted": 1, "connections": 3,
-             "instances": [instance(1, "active", 0)], "checks": [], "memory_limit": null},
-            {"label": "v43", "process": "web", "role": "live", "wanted": 2, "connections": 1412,
-             "instances": [instance(1, "active", 0), instance(2, "active", 4)],
-             "checks": [["health", "ok"]], "memory_limit": 1_u64 << 30},
-        ],
-    })
+/// The status as if it had been asked for so long after the last moment in it.
+fn status(name: &str, last_ms: u64, after_ms: u64) -> Value {
+    let by = i64::try_from(ago(after_ms)).unwrap() - i64::try_from(last_ms).unwrap();
+    let mut value = captured::moved(&captured::value(name), by);
+    (value["live_since"], value["committed"]) = (LONG_AGO.into(), LONG_AGO.into());
+    value
 }
 
+/// When the second instance of v2 became active.
+const V2_UP: u64 = 1_795_259_255_365;
+/// When the instance of v1 that still drains was told to end.
+const V1_TOLD: u64 = 1_795_260_084_652;
+
 #[tokio::test]
-async fn status_of_an_app() {
+async fn status_with_a_warm_release() {
     let agent = Agent::start();
-    agent.ok("GET /apps/shop", status());
+    // Half a minute more than what is printed: no second of the test can change it.
+    let mut answer = status("status_warm", V2_UP, (2 * 3600 + 4 * 60 + 30) * 1000);
+    answer["deployment"] = Value::Null;
+    agent.ok("GET /apps/shop", answer);
     let shown = run(&agent, &["--local", "status"]).await;
     assert_lines(
         &shown.stdout,
         &[
-            "shop v43 live on web1 since 9 Sep 2001 (ops-1, git 8c1f2ab), committed 9 Sep 2001. Free to push.",
+            "shop v2 live on web1 since 9 Sep 2001 (root), committed 9 Sep 2001. Free to push.",
             "",
-            "HOST  RELEASE  PROCESS  UP        CHECKS  CONNS   CPU  MEM/INST        RESTARTS",
-            "web1  v43      web 2/2  2h04m     ok      1,412  20 %  611 M of 1.0 G  4",
-            "      ! instance 2 restarted 4 times",
-            "      v42      web 1/1  draining  -           3  10 %  611 M           0",
+            "HOST  RELEASE  PROCESS  UP     CHECKS  CONNS  CPU  MEM/INST  RESTARTS",
+            "web1  v2       web 2/2  2h04m  ok          0  0 %  -         0",
+            "      v1       web 2/2  warm   ok         12  0 %  -         0",
         ],
     );
     assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
     let json = run(&agent, &["--local", "status", "-o", "json", "-a", "shop"]).await;
-    assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap()["live"], "v43");
+    assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap()["live"], "v2");
+}
+
+#[tokio::test]
+async fn status_with_trouble() {
+    let agent = Agent::start();
+    let mut answer = status("status_draining", V1_TOLD, (2 * 60 + 10) * 60 * 1000 + 30_000);
+    let live = &mut answer["processes"][0];
+    live["checks"][0][1] = "GET /health/deep: 503 in 41 ms, wanted status 200-299, got 503".into();
+    live["instances"][1]["restarts"] = 4.into();
+    live["instances"][0]["cpu_percent"] = 17.6.into();
+    live["instances"][0]["memory"] = (611_u64 << 20).into();
+    live["memory_limit"] = (1_u64 << 30).into();
+    answer["processes"][1]["cut_at"] = Value::Null;
+    agent.ok("GET /apps/shop", answer);
+    let shown = run(&agent, &["--local", "status", "-a", "shop"]).await;
+    assert_lines(
+        &shown.stdout,
+        &[
+            "shop v2 live on web1 since 9 Sep 2001 (root), committed 9 Sep 2001. Free to push.",
+            "",
+            "HOST  RELEASE  PROCESS  UP              CHECKS       CONNS   CPU  MEM/INST        RESTARTS",
+            "web1  v2       web 2/2  2h10m           deep failed      0  18 %  611 M of 1.0 G  4",
+            "      ! deep: GET /health/deep: 503 in 41 ms, wanted status 200-299, got 503",
+            "      ! web@2 restarted 4 times",
+            "      v1       web 1/2  draining 2h10m  -                3   0 %  -               drain unlimited",
+        ],
+    );
 }
 
 #[tokio::test]
 async fn status_without_an_app() {
     let agent = Agent::start();
-    agent.ok("GET /apps", json!([status()]));
+    agent.ok("GET /apps", json!([status("status_draining", V1_TOLD, 0)]));
     let dir = tempfile::tempdir().unwrap();
     let output = command(dir.path(), &agent.socket, &["--local", "status"]).output().await.unwrap();
-    assert_lines(
-        &String::from_utf8(output.stdout).unwrap(),
-        &[
-            "APP   RELEASE  STATE  SINCE       BY     GIT      INSTANCES  DEPLOYMENT",
-            "shop  v43      live   9 Sep 2001  ops-1  8c1f2ab  2/2        -",
-        ],
-    );
+    let want = [
+        "APP   RELEASE  STATE  SINCE       BY    GIT  INSTANCES  CHECKS  DEPLOYMENT",
+        "shop  v2       live   9 Sep 2001  root  -    2/2        ok      -",
+    ];
+    assert_lines(&String::from_utf8(output.stdout).unwrap(), &want);
+    // In the folder of an app it takes a word.
+    let all = run(&agent, &["--local", "status", "--all"]).await;
+    assert_lines(&all.stdout, &want);
 }
 
 #[tokio::test]
 async fn releases() {
     let agent = Agent::start();
-    let row = |label: &str, state: &str, changed: Value, reason: Value| {
-        json!({
-            "label": label, "digest": "0".repeat(64), "state": state, "created": LONG_AGO, "by": "ops-1",
-            "git": "8c1f2ab", "changed": changed, "reason": reason, "size": 306_000_000,
-        })
-    };
-    agent.ok(
-        "GET /apps/shop/releases",
-        json!([
-            row("v42", "kept", json!(["code"]), Value::Null),
-            row("v44", "rolled-back", json!(["code"]), json!("check deep failed")),
-            row("v43", "live", json!(["code", "POOL_SIZE"]), Value::Null),
-        ]),
-    );
+    let mut rows = captured::value("releases");
+    rows.as_array_mut().unwrap().iter_mut().for_each(|row| row["created"] = LONG_AGO.into());
+    agent.ok("GET /apps/shop/releases", rows.clone());
     let shown = run(&agent, &["--local", "releases"]).await;
     assert_lines(
         &shown.stdout,
         &[
-            "REL  STATE        WHEN        BY     GIT      CHANGED",
-            "v44  rolled back  9 Sep 2001  ops-1  8c1f2ab  code; check deep failed",
-            "v43  live         9 Sep 2001  ops-1  8c1f2ab  code, POOL_SIZE",
-            "v42  kept         9 Sep 2001  ops-1  8c1f2ab  code",
-            "1 kept for rollback, 918 MB on disk.   undo: deployd-ctl --local rollback [vN]",
+            "REL  STATE        WHEN        BY    GIT  CHANGED",
+            "v3   rolled back  9 Sep 2001  root  -    FAIL_HEALTH; check deep failed",
+            "v2   live         9 Sep 2001  root  -    code, POOL_SIZE, deploy.monitor",
+            "v1   kept         9 Sep 2001  root  -    first release",
+            "1 kept for rollback, 1.9 MB on disk, 4 kB of it not shared.",
+            "undo: deployd-ctl --local rollback -a shop [vN]",
         ],
     );
-    agent.ok("POST /apps/shop/releases/v44/clear", json!({}));
-    let cleared = run(&agent, &["--local", "releases", "clear", "v44"]).await;
-    assert_lines(&cleared.stdout, &["shop v44 may be deployed again."]);
+    agent.ok("POST /apps/shop/releases/v3/clear", rows.clone());
+    let cleared = run(&agent, &["--local", "releases", "clear", "v3"]).await;
+    assert_lines(&cleared.stdout, &["shop v3 may be deployed again."]);
+    let json = run(&agent, &["--local", "-q", "-o", "json", "releases", "clear", "v3"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap(), rows);
 }
 
 #[tokio::test]
 async fn plan() {
     let agent = Agent::start();
-    let refused = json!({
-        "code": "disk_low", "message": "web1: 0.9 GB free, 2.0 GB needed", "causes": [],
-        "hint": "journalctl --vacuum-size=2G",
-    });
-    agent.ok(
-        "POST /apps/shop/plan",
-        json!({
-            "app": "shop", "from": "v43", "to": "v44", "strategy": "rolling", "files": 1214,
-            "changed_files": ["~ lib/a.beam", "+ lib/b.beam"], "bytes_to_send": 61_000,
-            "config": [
-                {"key": "POOL_SIZE", "from": "10", "to": "20"}, {"key": "MAX_UPLOAD", "to": "20MB"},
-            ],
-            "steps": ["stage", "start 2", "check health deep", "switch", "watch 5m", "commit"],
-            "fits": ["disk 31 GB free"], "refused": refused,
-        }),
+    agent.ok("POST /apps/shop/plan", captured::value("plan"));
+    let shown = run(&agent, &["--local", "plan", "out"]).await;
+    let want = [
+        "shop v1 → v2 on web1, rolling. Nothing has been changed.",
+        "",
+        "code      1 of 2 files, 6 B to send",
+        "  + new",
+        "config    POOL_SIZE       10 → 20",
+        "          deploy.monitor  30s → 20s",
+        "steps     stage, start 2, check deep health, switch, watch 1s, live, watch 20s, commit, drain 30s",
+        "fits      x86_64, disk 4 GB free, memory 21.9 GB free",
+    ];
+    assert_lines(&shown.stdout, &want);
+    assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
+    let verbose = run(&agent, &["--local", "-v", "plan", "out"]).await;
+    let steps: Vec<&str> = verbose.stdout.lines().skip(6).take(3).collect();
+    let tree = "/var/lib/deployd/apps/shop/releases/v2-bc9d3874";
+    assert_eq!(
+        steps,
+        [
+            "steps     make the user dpl-shop (50001)",
+            &format!("          stage the files in {tree}"),
+            "          write 3 units"
+        ]
     );
+}
+
+#[tokio::test]
+async fn plan_of_a_first_release() {
+    let agent = Agent::start();
+    agent.ok("POST /apps/shop/plan", captured::value("plan_first"));
     let shown = run(&agent, &["--local", "plan", "out"]).await;
     assert_lines(
         &shown.stdout,
         &[
-            "shop v43 → v44 on web1, rolling. Nothing has been changed.",
+            "shop v1 on web1, rolling. Nothing has been changed.",
             "",
-            "code      2 of 1,214 files, 61 kB to send",
-            "  ~ lib/a.beam",
-            "  + lib/b.beam",
-            "config    POOL_SIZE   10 → 20",
-            "          MAX_UPLOAD  (new) 20MB",
-            "steps     stage, start 2, check health deep, switch, watch 5m, commit",
-            "fits      disk 31 GB free",
-            "refused   web1: 0.9 GB free, 2.0 GB needed",
-            "          journalctl --vacuum-size=2G",
+            "code      1 file, 1.9 MB to send",
+            "  + bin/app",
+            "config    POOL_SIZE  (new) 10",
+            "steps     stage, start 2, check deep health, switch, watch 1s, live, watch 30s, commit",
+            "fits      x86_64, disk 4 GB free, memory 21.8 GB free",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn plan_of_what_would_be_refused() {
+    let agent = Agent::start();
+    agent.ok("POST /apps/shop/plan", captured::value("plan_refused"));
+    let shown = run(&agent, &["--local", "plan", "out"]).await;
+    assert_lines(
+        &shown.stdout,
+        &[
+            "shop v1 → v2 on web1, rolling. Nothing has been changed.",
+            "",
+            "code      1 of 2 files, 6 B to send",
+            "  + new",
+            "config    POOL_SIZE             10 → 20",
+            "          deploy.monitor        30s → 20s",
+            "          processes.web.memory  (new) 900gb",
+            "steps     stage, start 2, check deep health, switch, watch 1s, live, watch 20s, commit, drain 30s",
+            "fits      x86_64, disk 4 GB free, memory 21.9 GB free",
+            "refused   21.9 GB of memory free, the overlap needs 1800.0 GB",
+            "          free memory, lower memory in [processes.*], or let clients wait for a moment: --strategy",
+            "          immediate",
         ],
     );
     assert_eq!((shown.code, shown.stderr.as_str()), (3, "exit 3\n"));
@@ -148,31 +196,46 @@ async fn plan() {
 #[tokio::test]
 async fn doctor() {
     let agent = Agent::start();
+    agent.ok("GET /doctor", captured::value("doctor"));
+    let shown = run(&agent, &["--local", "doctor"]).await;
+    let head = [
+        concat!("ctl ", env!("CARGO_PKG_VERSION")),
+        "",
+        "HOST  AGENT  SYSTEMD           DISK FREE         APPS  FINDINGS",
+    ];
+    let row = "web1  0.1.0  252.39-1~deb12u2  4.2 GB of 4.3 GB     1  -";
+    assert_lines(&shown.stdout, &[&head[..], &[row, "", "7 checks passed (list: -v)"]].concat());
+    assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
+}
+
+#[tokio::test]
+async fn doctor_with_findings() {
+    let agent = Agent::start();
     let finding = |severity: &str, code: &str, subject: &str, what: &str, next: &str| json!({"severity": severity, "code": code, "subject": subject, "what": what, "next": next});
-    agent.ok(
-        "GET /doctor",
-        json!({
-            "host": "web1", "agent": "0.1.0", "systemd": "252", "disk_free": 1_100_000_000_u64,
-            "disk_total": 40_000_000_000_u64, "apps": 2, "passed": ["sockets", "units"],
-            "findings": [
-                finding("warn", "restarts", "shop", "web@2 restarted 4 times", "deployd-ctl --local logs"),
-                finding("error", "disk_low", "/var", "1.1 GB free, the reserve is 2 GB", "journalctl --vacuum-size=2G"),
-            ],
-        }),
-    );
+    let mut report = captured::value("doctor");
+    report["passed"] = json!(["units", "boot"]);
+    report["findings"] = json!([
+        finding("warn", "tree_left", "shop", "the tree v7-00000000 belongs to no release", "rm -r /x"),
+        finding(
+            "error",
+            "group_members",
+            "http",
+            "port 8080 has 1 listening sockets, 2 are known",
+            "deployd-ctl stop -a shop, then deployd-ctl start -a shop, opens them anew",
+        ),
+    ]);
+    agent.ok("GET /doctor", report);
     let shown = run(&agent, &["--local", "doctor"]).await;
     assert_lines(
-        &shown.stdout,
+        &shown.stdout.lines().skip(3).collect::<Vec<_>>().join("\n"),
         &[
-            concat!("ctl ", env!("CARGO_PKG_VERSION")),
+            "web1  0.1.0  252.39-1~deb12u2  4.2 GB of 4.3 GB     1  1 error, 1 warning",
             "",
-            "HOST  AGENT  SYSTEMD  DISK FREE        APPS  FINDINGS",
-            "web1  0.1.0  252      1.1 GB of 40 GB     2  1 error, 1 warning",
-            "",
-            "error  disk_low  /var  1.1 GB free, the reserve is 2 GB",
-            "                       journalctl --vacuum-size=2G",
-            "warn   restarts  shop  web@2 restarted 4 times",
-            "                       deployd-ctl --local logs",
+            "error  group_members  http  port 8080 has 1 listening sockets, 2 are known",
+            "                            deployd-ctl --local stop -a shop, then deployd-ctl --local start -a",
+            "                            shop, opens them anew",
+            "warn   tree_left      shop  the tree v7-00000000 belongs to no release",
+            "                            rm -r /x",
             "",
             "2 checks passed (list: -v)",
         ],
@@ -185,7 +248,7 @@ async fn logs() {
     let agent = Agent::start();
     let line = |level: u8, instance: &str, message: &str| json!({"at": LONG_AGO, "label": "v43", "instance": instance, "level": level, "message": message});
     agent.on(
-        "GET /apps/shop/logs?follow=false&lines=100&level=4&instance=web%401&release=v43",
+        "GET /apps/shop/logs?follow=false&level=4&instance=web%401&release=v43",
         Answer::Lines(vec![line(3, "web@1", "no \u{1b}[31mdb"), line(6, "", "started")]),
     );
     let arguments = ["--local", "logs", "--level", "warn", "--instance", "web@1", "--release", "v43"];
@@ -194,6 +257,45 @@ async fn logs() {
         &shown.stdout,
         &["01:46:40.000 v43 web@1 [error] no \u{fffd}[31mdb", "01:46:40.000 v43 deployd started"],
     );
+    agent.on("GET /apps/shop/logs?follow=false&lines=2", Answer::Lines(captured::lines("logs")));
+    let shown = run(&agent, &["--local", "logs", "-n", "2"]).await;
+    assert_lines(
+        &shown.stdout,
+        &[
+            "11:08:03.013 v3 web@1 deployd-shop-web-v3@1.service: Deactivated successfully.",
+            "11:08:03.014 v3 web@1 Stopped deployd-shop-web-v3@1.service - shop web 1 v3.",
+        ],
+    );
+    // One object a line.
+    let json = run(&agent, &["--local", "logs", "-n", "2", "-o", "json"]).await;
+    let lines: Vec<Value> = json.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines, captured::lines("logs"));
+}
+
+#[tokio::test]
+async fn logs_since_have_no_limit_of_ours() {
+    let agent = Agent::start();
+    run(&agent, &["--local", "logs", "--since", "10m"]).await;
+    let asked = agent.asked();
+    assert!(asked[0].contains("&since_ms=") && !asked[0].contains("lines"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn help_needs_no_agent() {
+    let agent = Agent::start();
+    for (arguments, code, want) in [
+        (vec!["help"], 0, "Usage: deployd-ctl"),
+        (vec!["help", "push"], 0, "Usage: deployd-ctl push"),
+        (vec!["help", "all"], 0, "doctor: Look for what is wrong with the host"),
+        (vec!["help", "spec"], 0, "drain_timeout"),
+        (vec!["completions", "bash"], 0, "complete -F"),
+        (vec!["help", "nothing"], 2, ""),
+    ] {
+        let shown = run(&agent, &arguments).await;
+        assert_eq!(shown.code, code, "{arguments:?}: {}", shown.stderr);
+        assert!(shown.stdout.contains(want), "{arguments:?}: {}", shown.stdout);
+    }
+    assert_eq!(agent.asked(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -213,6 +315,8 @@ async fn wrong_command_lines_say_what_is_right() {
         (vec!["--local", "push", "--strategy", "canary"], 2, "`canary` is not built yet in this version"),
         (vec!["--local", "push", "-a", "other"], 2, "-a says other, and deployd.toml is the spec of shop"),
         (vec!["--local", "remove"], 2, "add --yes"),
+        (vec!["--local", "status", "-c", "none.toml"], 2, "cannot read the spec none.toml"),
+        (vec!["--local", "logs", "-a", "shop", "-c", "none.toml"], 2, "cannot read the spec none.toml"),
         (vec!["--local", "rollback"], 2, "no script for GET /apps/shop"),
     ] {
         let shown = run(&agent, &arguments).await;

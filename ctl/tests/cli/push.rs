@@ -4,112 +4,100 @@ use deployd_api::ids::Digest;
 use serde_json::{Value, json};
 
 use super::agent::{Agent, Answer};
+use super::captured;
 use super::{assert_lines, command, project, run};
 
-/// 2026-11-21 14:37:10 UTC.
-const WATCHED_UNTIL: u64 = 1_795_271_830_000;
-const ID: &str = "0123456789abcdef0123456789abcdef";
+const ID: &str = "5386c07198757a5bbfeee6fa2cdb4815";
 const UPLOAD: &str = "POST /uploads";
 const PLAN: &str = "POST /apps/shop/plan";
 const DEPLOY: &str = "POST /apps/shop/deployments";
-const EVENTS: &str = "GET /deployments/0123456789abcdef0123456789abcdef/events?after=";
+const EVENTS: &str = "GET /deployments/5386c07198757a5bbfeee6fa2cdb4815/events?after=";
 
-fn plan(to: Option<&str>) -> Value {
-    json!({
-        "app": "shop", "from": "v42", "to": to, "strategy": "rolling", "files": 1214,
-        "changed_files": ["~ bin/shop"], "bytes_to_send": 5,
-        "config": [{"key": "POOL_SIZE", "from": "10", "to": "20"}],
-        "steps": ["stage", "start 1", "check health", "switch"],
-        "fits": ["x86_64, glibc 2.36", "disk 31 GB free"],
-    })
+fn plan() -> Value {
+    captured::value("plan")
+}
+
+/// The deployment as it is answered when it begins.
+fn begun(name: &str) -> Value {
+    let mut value = captured::value(name);
+    let fields = json!({"id": ID, "step": "know v2", "live": false, "watched_until": null, "verdict": null, "failure": null});
+    value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    value
 }
 
 fn deployment(extra: &Value) -> Value {
-    let mut value = json!({
-        "id": ID, "app": "shop", "kind": "push", "label": "v43", "replaces": "v42",
-        "origin": {"by": "ops-1"}, "started": 0, "step": "stage", "live": false,
-        "watched_until": null, "verdict": null, "failure": null,
-    });
+    let mut value = begun("push");
     value.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     value
 }
 
-fn event(seq: u64, mut what: Value) -> Value {
-    what["seq"] = seq.into();
-    what["at"] = 0.into();
-    what
-}
-
-/// Two events of a finished step.
-fn step(seq: u64, kind: &str, text: &str, took_ms: u64, note: Option<&str>) -> [Value; 2] {
-    [
-        event(seq, json!({"type": "step-started", "step": seq, "kind": kind, "text": text})),
-        event(
-            seq + 1,
-            json!({"type": "step-done", "step": seq, "kind": kind, "took_ms": took_ms, "note": note}),
-        ),
-    ]
-}
-
+/// Everything before it is live, and an event of another version.
 fn until_switched() -> Vec<Value> {
-    let steps = [
-        step(2, "seal", "seal the files", 300, None),
-        step(4, "start-instance", "start web@1", 2800, None),
-        step(6, "check", "check health", 41, Some("3 tries")),
-        step(8, "shift", "shift to v43", 2, Some("warm, 212 conns")),
-        step(10, "dance", "dance on web1", 7, None),
-    ];
-    let mut events = vec![event(1, json!({"type": "accepted", "label": "v43", "steps": 9}))];
-    events.extend(steps.concat());
-    events.push(event(12, json!({"type": "of-the-future", "x": 1})));
+    let mut events = captured::lines("push");
+    events.retain(|e| e["seq"].as_u64().unwrap() < LIVE);
+    events.push(json!({"seq": LIVE - 1, "at": 0, "type": "of-the-future", "x": 1}));
     events
 }
 
+/// The number of the event that it is live.
+const LIVE: u64 = 29;
+
 fn live() -> Vec<Value> {
-    vec![event(13, json!({"type": "live", "label": "v43", "watched_until": WATCHED_UNTIL}))]
+    let events = captured::lines("push");
+    let live = events.iter().position(|e| e["type"] == "live").unwrap();
+    assert_eq!(events[live]["seq"], LIVE);
+    vec![events[live].clone()]
 }
 
 /// An agent that lacks the one file and accepts the push.
-fn agent() -> Agent {
+fn agent_for(name: &str) -> Agent {
     let agent = Agent::start();
     let digest = Digest::of(b"hello");
     let artifact = Digest::of(b"artifact");
     let upload =
         |missing: Vec<Digest>| json!({"artifact": artifact, "missing": missing, "files": 1, "changed": 1});
     agent
-        .ok(PLAN, plan(Some("v43")))
+        .ok(PLAN, plan())
         .ok(UPLOAD, upload(vec![digest]))
         .ok(&format!("PUT /uploads/shop/{artifact}"), json!({}))
-        .on(DEPLOY, Answer::Json(202, deployment(&json!({}))));
+        .on(DEPLOY, Answer::Json(202, begun(name)));
     agent
+}
+
+fn agent() -> Agent {
+    agent_for("push")
 }
 
 const PUSH: [&str; 3] = ["--local", "push", "out"];
 const PUSH_LIVE: [&str; 4] = ["--local", "--progress=live", "push", "out"];
 
-const CI_UNTIL_SWITCHED: [&str; 10] = [
-    "shop v43 → web1     rolling     replaces v42",
-    "changed   1 of 1,214 files, POOL_SIZE 10 → 20",
-    "fits      x86_64, glibc 2.36, disk 31 GB free",
+const CI_UNTIL_SWITCHED: [&str; 13] = [
+    "shop v2 → web1     rolling     replaces v1",
+    "changed   1 of 2 files, POOL_SIZE 10 → 20, deploy.monitor 30s → 20s",
+    "fits      x86_64, disk 4 GB free, memory 21.9 GB free",
     "",
     "+TT:TT web1 sent 5B TIME",
-    "+TT:TT web1 staged 0.3s",
-    "+TT:TT web1 started web@1 2.8s",
-    "+TT:TT web1 checked health 41ms, 3 tries",
-    "+TT:TT web1 switched to v43 2ms, warm, 212 conns",
-    "+TT:TT web1 done dance on web1 7ms",
+    "+TT:TT web1 staged 1ms, 1 files sent, 1 shared, 0 copied",
+    "+TT:TT web1 wrote units 0ms",
+    "+TT:TT web1 opened http 18ms",
+    "+TT:TT web1 started web@1 0.1s",
+    "+TT:TT web1 started web@2 0.1s",
+    "+TT:TT web1 checks deep health ok 9ms",
+    "+TT:TT web1 switched http 0ms, v1 warm",
+    "+TT:TT web1 watched 1.0s, deep ok, health ok",
 ];
 const LIVE_LINE: &str =
-    "shop v43 is live on web1, TIME. Watched until 14:37:10, then committed and v42 drained.";
-const UNDO_LINE: &str = "undo: deployd-ctl --local rollback";
+    "shop v2 is live on web1, TIME. Watched until 11:07:56, then committed and v1 drained.";
+const UNDO_LINE: &str = "undo: deployd-ctl --local rollback -a shop";
 
 #[tokio::test]
 async fn success_in_ci() {
     let agent = agent();
     agent.on(&format!("{EVENTS}0"), Answer::Lines([until_switched(), live()].concat()));
     let run = run(&agent, &PUSH).await;
-    assert_lines(&run.stderr, &[&CI_UNTIL_SWITCHED[..], &["+TT:TT web1 live", "", UNDO_LINE]].concat());
-    assert_lines(&run.stdout, &[LIVE_LINE]);
+    let end = ["+TT:TT web1 live, v1 warm, 12 conns", ""];
+    assert_lines(&run.stderr, &[&CI_UNTIL_SWITCHED[..], &end].concat());
+    assert_lines(&run.stdout, &[LIVE_LINE, UNDO_LINE]);
     assert_eq!(run.code, 0);
     // What went over the wire: one frame, with the content and its digest.
     let artifact = Digest::of(b"artifact");
@@ -118,6 +106,37 @@ async fn success_in_ci() {
     assert_eq!(frames, [want]);
     let push: Value = serde_json::from_slice(&agent.bodies(DEPLOY)[0]).unwrap();
     assert_eq!((&push["origin"]["by"], &push["spec"]["app"]), (&json!("ops-1"), &json!("shop")));
+}
+
+#[tokio::test]
+async fn quiet_leaves_the_result_and_its_undo() {
+    let agent = agent();
+    agent.on(&format!("{EVENTS}0"), Answer::Lines([until_switched(), live()].concat()));
+    let run = run(&agent, &["--local", "-q", "push", "out"]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_lines(&run.stdout, &[LIVE_LINE, UNDO_LINE]);
+}
+
+#[tokio::test]
+async fn until_committed() {
+    let agent = agent();
+    let mut events = captured::lines("push");
+    events.remove(0);
+    agent.on(&format!("{EVENTS}0"), Answer::Lines(events));
+    let run = run(&agent, &["--local", "push", "out", "--wait", "committed"]).await;
+    let rest = [
+        "+TT:TT web1 live, v1 warm, 12 conns",
+        "+TT:TT web1 watched 20s, deep ok, health ok",
+        "+TT:TT web1 committed 0ms",
+        "+TT:TT web1 closed http of v1 7ms",
+        "+TT:TT web1 told web@1 of v1 to end 1ms",
+        "+TT:TT web1 told web@2 of v1 to end 6ms",
+        "+TT:TT web1 v1 drains 11ms, 0 conns",
+        "",
+    ];
+    assert_lines(&run.stderr, &[&CI_UNTIL_SWITCHED[..], &rest].concat());
+    assert_lines(&run.stdout, &["shop v2 is live and committed on web1, TIME.", UNDO_LINE]);
+    assert_eq!(run.code, 0);
 }
 
 /// The last picture of a table that is drawn again.
@@ -135,75 +154,76 @@ async fn success_on_a_terminal() {
     assert_eq!(
         last_picture(&run.stderr),
         [
-            "HOST  SENT  STAGED  START  CHECKS  SWITCH  OLD v42          NOW",
-            "web1  5 B    0.3 s  2.8 s  health    2 ms  warm, 212 conns  v43",
+            "HOST  SENT  STAGED  START  CHECKS       SWITCH  OLD v1          NOW",
+            "web1  5 B     1 ms  0.2 s  deep health    0 ms  warm, 12 conns  v2",
         ]
     );
-    assert_lines(&run.stdout, &[LIVE_LINE]);
-    assert!(run.stderr.ends_with(&format!("\n{UNDO_LINE}\n")), "{}", run.stderr);
+    assert_lines(&run.stdout, &[LIVE_LINE, UNDO_LINE]);
+    assert_eq!(run.code, 0);
 }
 
-fn failed_check() -> Vec<Value> {
-    let failure = json!({
-        "code": "check_failed",
-        "message": "shop v43 did not pass check \"deep\" on web1. v42 serves.",
-        "causes": [
-            ["what", "GET /health/deep on the candidate: 503 in 41 ms, 5 tries in 12 s"],
-            ["where", "web1, web@1 of v43; [checks.deep]"],
-            ["log", "16:31:07.120 [error] connection refused"],
-            ["log", "16:31:08.126 [error] connection refused"],
-        ],
-        "hint": "deployd-ctl --local logs --release v43\nv43 is marked bad: push a new build",
-    });
-    let started = json!({"type": "step-started", "step": 9, "kind": "check", "text": "check deep"});
-    let failed = json!({"type": "step-failed", "step": 9, "kind": "check", "failure": failure});
-    vec![
-        event(1, json!({"type": "accepted", "label": "v43", "steps": 9})),
-        event(2, started),
-        event(3, failed),
-        event(4, json!({"type": "step-undone", "step": 8, "text": "stop web@1"})),
-        event(5, json!({"type": "step-undone", "step": 7, "text": "remove units"})),
-        event(6, json!({"type": "finished", "verdict": "rolled-back", "failure": failure})),
-    ]
+#[tokio::test]
+async fn what_becomes_of_the_old_release_on_a_terminal() {
+    let agent = agent();
+    agent.on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("push")));
+    let run = run(&agent, &["--local", "--progress=live", "push", "out", "--wait", "committed"]).await;
+    let row = |old: &str| {
+        run.stderr.lines().any(|line| line.contains("web1 ") && line.contains(&format!("  {old}  ")))
+    };
+    // Only one that was told to end is said to drain.
+    for old in ["serves", "warm", "warm, 12 conns", "draining", "draining, 0 conns"] {
+        assert!(row(old), "no row with {old}: {}", run.stderr);
+    }
+    assert!(!row("drained"), "{}", run.stderr);
 }
 
-const FAILURE_BLOCK: [&str; 10] = [
+const FAILURE_BLOCK: [&str; 12] = [
     "",
-    "error check_failed: shop v43 did not pass check \"deep\" on web1. v42 serves.",
-    "  what    GET /health/deep on the candidate: 503 in 41 ms, 5 tries in 12 s",
-    "  where   web1, web@1 of v43; [checks.deep]",
-    "  log     16:31:07.120 [error] connection refused",
-    "          16:31:08.126 [error] connection refused",
-    "  undone  stop web@1, remove units",
-    "  next    deployd-ctl --local logs --release v43",
-    "          v43 is marked bad: push a new build",
+    "error check_failed: shop v3 did not pass check \"deep\" on web1. v2 serves on web1.",
+    "  what    GET /health/deep on the candidate: 503 in 0 ms, wanted status 200-299, got 503; body:",
+    "          failing, 15 tries in 2 s",
+    "  where   web1, web@1 of v3; [checks.deep], deployd.toml:6",
+    "  log     shop v3 starts",
+    "          shop v3 starts",
+    "  undone  candidate stopped, its listeners closed, its units removed, its files removed; it had no",
+    "          public traffic",
+    "  next    deployd-ctl --local logs -a shop --release v3 --instance web@1",
+    "          v3 is marked bad: push a new build, or deployd-ctl --local releases clear v3 -a shop",
     "exit 4",
 ];
 
 #[tokio::test]
 async fn a_failed_check_in_ci() {
-    let agent = agent();
-    agent.on(&format!("{EVENTS}0"), Answer::Lines(failed_check()));
+    let agent = agent_for("failed_check");
+    agent.on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
     let run = run(&agent, &PUSH).await;
     let steps = [
-        "+TT:TT web1 failed check deep: shop v43 did not pass check \"deep\" on web1. v42 serves.",
-        "+TT:TT web1 undone: stop web@1",
-        "+TT:TT web1 undone: remove units",
+        "+TT:TT web1 sent 5B TIME",
+        "+TT:TT web1 staged 1ms, 0 files sent, 2 shared, 0 copied",
+        "+TT:TT web1 wrote units 0ms",
+        "+TT:TT web1 opened http 38ms",
+        "+TT:TT web1 started web@1 77ms",
+        "+TT:TT web1 started web@2 69ms",
+        "+TT:TT web1 failed: shop v3 did not pass check \"deep\" on web1",
+        "+TT:TT web1 undone: candidate stopped",
+        "+TT:TT web1 undone: its listeners closed",
+        "+TT:TT web1 undone: its units removed",
+        "+TT:TT web1 undone: its files removed",
     ];
-    assert_lines(&run.stderr, &[&CI_UNTIL_SWITCHED[..5], &steps, &FAILURE_BLOCK].concat());
+    assert_lines(&run.stderr, &[&CI_UNTIL_SWITCHED[..4], &steps, &FAILURE_BLOCK].concat());
     assert_eq!((run.code, run.stdout.as_str()), (4, ""));
 }
 
 #[tokio::test]
 async fn a_failed_check_on_a_terminal() {
-    let agent = agent();
-    agent.on(&format!("{EVENTS}0"), Answer::Lines(failed_check()));
+    let agent = agent_for("failed_check");
+    agent.on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
     let run = run(&agent, &PUSH_LIVE).await;
     assert_eq!(
         last_picture(&run.stderr),
         [
-            "HOST  SENT  STAGED  START  CHECKS       SWITCH  OLD v42            NOW",
-            "web1  5 B        -      -  deep failed       -  served throughout  v42, rolled back",
+            "HOST  SENT  STAGED  START  CHECKS       SWITCH  OLD v2             NOW",
+            "web1  5 B     1 ms  0.1 s  deep failed       -  served throughout  v2, rolled back",
         ]
     );
     assert!(run.stderr.contains(&FAILURE_BLOCK[1..].join("\n")), "{}", run.stderr);
@@ -211,15 +231,70 @@ async fn a_failed_check_on_a_terminal() {
 }
 
 #[tokio::test]
+async fn a_watched_push_that_is_rolled_back() {
+    let agent = Agent::start();
+    agent
+        .ok("GET /apps/shop", json!({}))
+        .on("POST /apps/shop/rollback", Answer::Json(202, begun("failed_check")))
+        .on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
+    let undone = run(&agent, &["--local", "-q", "rollback", "-a", "shop"]).await;
+    assert_eq!((undone.code, undone.stderr.as_str()), (0, ""));
+    let undo = "undo: deployd-ctl --local push DIR  (the build of v3; its files are gone)";
+    assert_lines(&undone.stdout, &["shop v2 is live on web1 again, TIME.", undo]);
+
+    // Every other end is told as well.
+    let failure = error("stuck", "v3 went bad, and undoing it did not work", "deployd-ctl doctor");
+    let stuck = json!({"seq": 41, "at": 0, "type": "finished", "verdict": "stuck", "failure": failure});
+    for (end, code, said) in [
+        (stuck, 5, "error stuck: v3 went bad, and undoing it did not work"),
+        (json!({"seq": 41, "at": 0, "type": "finished", "verdict": "committed"}), 3, ""),
+    ] {
+        let agent = Agent::start();
+        agent
+            .ok("GET /apps/shop", json!({}))
+            .on("POST /apps/shop/rollback", Answer::Json(202, begun("failed_check")))
+            .on(&format!("{EVENTS}0"), Answer::Lines(vec![end]));
+        let run = run(&agent, &["--local", "rollback", "-a", "shop"]).await;
+        assert_eq!(run.code, code, "{}", run.stderr);
+        assert!(run.stderr.contains(said), "{}", run.stderr);
+        let late =
+            "shop v3 was committed before it could be undone.\nundo: deployd-ctl --local rollback -a shop\n";
+        assert_eq!(run.stdout, if code == 3 { late } else { "" });
+    }
+}
+
+#[tokio::test]
+async fn an_abort_in_json_is_the_deployment() {
+    let agent = Agent::start();
+    let ended = json!({"verdict": "rolled-back", "label": "v3", "replaces": "v2"});
+    agent
+        .ok("GET /apps/shop", {
+            let mut status = captured::value("status_warm");
+            status["deployment"] = begun("failed_check");
+            status
+        })
+        .ok(&format!("POST /deployments/{ID}/abort"), json!({}))
+        .ok(&format!("GET /deployments/{ID}"), deployment(&ended))
+        .on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
+    let run = run(&agent, &["--local", "-q", "abort", "-a", "shop", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), deployment(&ended));
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+}
+
+#[tokio::test]
 async fn nothing_to_do() {
     let agent = Agent::start();
-    let mut answer = plan(None);
-    answer["from"] = "v43".into();
+    let mut answer = plan();
+    (answer["from"], answer["to"]) = ("v2".into(), Value::Null);
     agent.ok(PLAN, answer);
     let first = run(&agent, &PUSH).await;
-    assert_lines(&first.stdout, &["shop v43 is already on web1, nothing to change."]);
+    assert_lines(&first.stdout, &["shop v2 is already on web1, nothing to change."]);
     assert_eq!((first.code, first.stderr.as_str()), (0, ""));
     assert_eq!(agent.asked(), [PLAN]);
+    // In JSON it is a deployment, as every push is.
+    let json = run(&agent, &["--local", "-q", "-o", "json", "push", "out"]).await;
+    let value: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&value["verdict"], &value["label"]), (&json!("committed"), &json!("v2")));
 }
 
 #[tokio::test]
@@ -228,12 +303,12 @@ async fn nothing_to_do_as_the_deployment_says() {
     let artifact = Digest::of(b"artifact");
     let nothing = deployment(&json!({"verdict": "committed", "step": null}));
     agent
-        .ok(PLAN, plan(Some("v43")))
+        .ok(PLAN, plan())
         .ok(UPLOAD, json!({"artifact": artifact, "missing": [], "files": 1, "changed": 0}))
         .ok(DEPLOY, nothing);
     let run = run(&agent, &["--local", "-q", "push", "out"]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
-    assert_lines(&run.stdout, &["shop v43 is already on web1, nothing to change."]);
+    assert_lines(&run.stdout, &["shop v2 is already on web1, nothing to change."]);
 }
 
 fn error(code: &str, message: &str, hint: &str) -> Value {
@@ -243,16 +318,14 @@ fn error(code: &str, message: &str, hint: &str) -> Value {
 #[tokio::test]
 async fn refused_before_anything_is_sent() {
     let agent = Agent::start();
-    let mut answer = plan(Some("v43"));
-    answer["refused"] = error("disk_low", "web1 has no room for shop v43", "journalctl --vacuum-size=2G");
-    agent.ok(PLAN, answer);
+    agent.ok(PLAN, captured::value("plan_refused"));
     let run = run(&agent, &PUSH).await;
     assert_lines(
         &run.stderr,
         &[
-            "error disk_low: web1 has no room for shop v43",
-            "  what    0.9 GB free, 2.0 GB needed",
-            "  next    journalctl --vacuum-size=2G",
+            "error memory_low: 21.9 GB of memory free, the overlap needs 1800.0 GB",
+            "  next    free memory, lower memory in [processes.*], or let clients wait for a moment: --strategy",
+            "          immediate",
             "exit 3",
         ],
     );
@@ -268,7 +341,7 @@ async fn a_held_lease_is_waited_for_or_not() {
         let agent = Agent::start();
         let artifact = Digest::of(b"artifact");
         agent
-            .ok(PLAN, plan(Some("v43")))
+            .ok(PLAN, plan())
             .ok(UPLOAD, json!({"artifact": artifact, "missing": [], "files": 1, "changed": 0}))
             .on(DEPLOY, held());
         agent
@@ -300,17 +373,16 @@ async fn an_agent_that_restarts_is_waited_for() {
     agent
         .on(&format!("{EVENTS}0"), Answer::Cut(until_switched()))
         .ok(&format!("GET /deployments/{ID}"), deployment(&json!({})))
-        .on(&format!("{EVENTS}11"), Answer::Lines(live()));
+        .on(&format!("{EVENTS}28"), Answer::Lines(live()));
     let run = run(&agent, &PUSH).await;
     let rest = [
         "+TT:TT web1 agent away, the deployment goes on; waiting for it",
         "+TT:TT web1 agent back",
-        "+TT:TT web1 live",
+        "+TT:TT web1 live, v1 warm, 12 conns",
         "",
-        UNDO_LINE,
     ];
     assert_lines(&run.stderr, &[&CI_UNTIL_SWITCHED[..], &rest].concat());
-    assert_lines(&run.stdout, &[LIVE_LINE]);
+    assert_lines(&run.stdout, &[LIVE_LINE, UNDO_LINE]);
     assert_eq!(run.code, 0);
 }
 
@@ -322,10 +394,14 @@ async fn a_deployment_that_ended_while_the_agent_was_away_is_told() {
     agent
         .on(&format!("{EVENTS}0"), Answer::Cut(until_switched()))
         .ok(&format!("GET /deployments/{ID}"), ended)
-        .on(&format!("{EVENTS}11"), Answer::Lines(Vec::new()));
+        .on(&format!("{EVENTS}28"), Answer::Lines(Vec::new()));
     let run = run(&agent, &PUSH).await;
     assert_eq!((run.code, run.stdout.as_str()), (4, ""));
-    assert!(run.stderr.contains("error rebooted: web1 restarted before the commit\n"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("error rebooted: web1 restarted before the commit. v1 serves on web1.\n"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[tokio::test]

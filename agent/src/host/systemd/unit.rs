@@ -30,6 +30,8 @@ pub struct UnitState {
     pub exec_main_status: i32,
     /// When it became active last.
     pub active_enter: Option<Timestamp>,
+    /// When it stopped being active last.
+    pub active_exit: Option<Timestamp>,
     /// The id of this run of the unit: 32 hex digits, empty before the first.
     pub invocation_id: String,
     /// Bytes of memory, when accounted.
@@ -79,9 +81,8 @@ impl UnitState {
             result: text(take("Result")),
             exec_main_code: take("ExecMainCode").and_then(|v| v.try_into().ok()).unwrap_or(0),
             exec_main_status: take("ExecMainStatus").and_then(|v| v.try_into().ok()).unwrap_or(0),
-            active_enter: wide(take("ActiveEnterTimestamp"))
-                .filter(|t| *t != 0)
-                .map(|us| Timestamp(us / 1000)),
+            active_enter: moment(take("ActiveEnterTimestamp")),
+            active_exit: moment(take("ActiveExitTimestamp")),
             invocation_id: hex(take("InvocationID")),
             memory_current: wide(take("MemoryCurrent")),
             cpu_usage_nsec: wide(take("CPUUsageNSec")),
@@ -105,6 +106,11 @@ fn number(value: Option<OwnedVariant>) -> Option<u32> {
 /// A 64-bit counter; PID 1 says "not accounted" as the highest number.
 fn wide(value: Option<OwnedVariant>) -> Option<u64> {
     value.and_then(|v| v.try_into().ok()).filter(|n| *n != u64::MAX)
+}
+
+/// A moment, which PID 1 tells in microseconds; 0 is never.
+fn moment(value: Option<OwnedVariant>) -> Option<Timestamp> {
+    wide(value).filter(|t| *t != 0).map(|us| Timestamp(us / 1000))
 }
 
 fn hex(value: Option<OwnedVariant>) -> String {

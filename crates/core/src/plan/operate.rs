@@ -24,7 +24,7 @@ fn live(facts: &Facts) -> Result<Activation<'_>, Box<ErrorBody>> {
     let state = &facts.state;
     let found = state.live.and_then(|tag| Some(Activation { tag, release: state.releases.get(&tag.label)? }));
     found.ok_or_else(|| {
-        Box::new(wrong_state(format!("{} has no live release", state.app), "deployd-ctl push makes one"))
+        Box::new(wrong_state(format!("{} has no live release", state.app), "deployd-ctl push DIR makes one"))
     })
 }
 
@@ -120,7 +120,10 @@ pub(super) fn plan_restart(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     let Some(of) = running(facts) else {
         live(facts)?;
         let message = format!("{} is stopped", facts.state.app);
-        return Err(Box::new(wrong_state(message, "deployd-ctl start starts it")));
+        return Err(Box::new(wrong_state(
+            message,
+            &format!("deployd-ctl start -a {} starts it", facts.state.app),
+        )));
     };
     let swap = Swap { facts, new: of, old: None, lingers: false };
     let mut steps = Steps::new();

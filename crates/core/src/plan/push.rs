@@ -90,7 +90,7 @@ pub(super) fn plan_rollback(to: Option<Label>, facts: &Facts) -> Result<Planned,
         return Err(Box::new(ErrorBody::new(
             ErrorCode::WrongState,
             message,
-            "deployd-ctl releases lists what is kept",
+            format!("deployd-ctl releases -a {app} lists what is kept"),
         )));
     };
     let Some(release) = state.releases.get(&to) else {
@@ -98,7 +98,7 @@ pub(super) fn plan_rollback(to: Option<Label>, facts: &Facts) -> Result<Planned,
         return Err(Box::new(ErrorBody::new(
             ErrorCode::ReleaseNotFound,
             message,
-            "deployd-ctl releases lists what is kept",
+            format!("deployd-ctl releases -a {app} lists what is kept"),
         )));
     };
     if state.live.is_some_and(|t| t.label == to) && !state.stopped {
@@ -109,7 +109,7 @@ pub(super) fn plan_rollback(to: Option<Label>, facts: &Facts) -> Result<Planned,
         return Err(Box::new(ErrorBody::new(
             ErrorCode::WrongState,
             message,
-            "deployd-ctl releases lists what is kept; to get it back push its build again",
+            format!("deployd-ctl releases -a {app} lists what is kept; to get it back push its build again"),
         )));
     }
     let tag = Tag { label: to, run: release.runs + 1 };

@@ -23,7 +23,7 @@ pub(super) fn refuse_push(document: &ReleaseDocument, strategy: Strategy, facts:
         return refuse(
             ErrorCode::UploadIncomplete,
             message,
-            "upload it first: deployd-ctl push does".to_owned(),
+            "upload it first: deployd-ctl push DIR does".to_owned(),
         );
     };
     refuse_programs(&document.spec, artifact)?;
@@ -56,7 +56,7 @@ fn refuse_bad(document: &ReleaseDocument, facts: &Facts) -> Refusal {
     refuse(
         ErrorCode::ReleaseBad,
         format!("this is {} again, which was rolled back: {why}", bad.label),
-        format!("push a new build, or deployd-ctl releases clear {}", bad.label),
+        format!("push a new build, or deployd-ctl releases clear {} -a {}", bad.label, document.spec.app),
     )
 }
 
