@@ -19,8 +19,8 @@ impl Action {
             | Self::LeaveGroup { socket } => socket.listener.to_string(),
             Self::StartInstance { instance, .. }
             | Self::StopInstance { instance, .. }
-            | Self::RestartInstance { instance, .. } => name(instance),
-            Self::AwaitPort { instance, .. } => name(instance),
+            | Self::RestartInstance { instance, .. }
+            | Self::AwaitPort { instance, .. } => name(instance),
             Self::AwaitCarried { proxy, .. } => name(proxy),
             Self::LearnNonblocking { first, .. } => first.process.to_string(),
             Self::Check { trial, .. } => {
