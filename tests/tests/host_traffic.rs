@@ -150,6 +150,11 @@ fn a_check_outlives_the_agent(site: &Site, dir: &str) -> Result<()> {
     ensure!(site.live("shop")? == "v2");
     let left = check_units(site)?;
     ensure!(left.is_empty(), "{left}");
+    // What was left in the queue of v1 went through a relay, which said when it was done.
+    let relayed = site.host.ok("journalctl -o cat -u 'deployd-relay-*' | grep '^relayed ' || true")?;
+    ensure!(relayed.contains("-http-v1.socket to 127.0.0.1:8080: 0 cut"), "{relayed}");
+    let failed = |r: &serde_json::Value| r["note"].as_str().is_some_and(|n| n.contains("did not run"));
+    ensure!(!site.journal("shop")?.iter().any(failed), "a relay did not run");
     shop::require_settled(site, LIMIT)
 }
 
