@@ -93,8 +93,8 @@ impl RealHost {
         while began.elapsed() < limit || running.iter().any(|c| c.tally.is_failing()) {
             self.look(trial, &crashes, restarts + 1, run).await?;
             for check in running.iter_mut().filter(|c| c.next <= Instant::now()) {
-                if began.elapsed() >= limit {
-                    break;
+                if began.elapsed() >= limit && !check.tally.is_failing() {
+                    continue;
                 }
                 check.passing = false;
                 let judged = self.one_try(trial, check, &targets, began.elapsed()).await?;
