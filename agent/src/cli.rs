@@ -134,7 +134,7 @@ mod tests {
         let missing = config_file(Some(file.clone())).unwrap_err();
         assert!(format!("{missing:#}").contains("agent.toml: No such file"), "{missing:#}");
         assert!(config_file(Some(dir.path().to_owned())).is_err());
-        std::fs::write(&file, "").unwrap();
+        crate::store::atomic::write(&file, b"", 0o644).unwrap();
         assert_eq!(config_file(Some(file.clone())).unwrap(), file);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use deployd_api::ids::ProcessName;
 use deployd_api::spec::{Check, CheckKind, Millis};
 use deployd_core::action::Socket;
+use deployd_core::plan::private_ports;
 use deployd_core::units::Activation;
 use futures_util::future::join_all;
 
@@ -32,6 +33,7 @@ impl RealHost {
         state: &SharedState,
     ) -> Vec<(String, String)> {
         let sockets = of.sockets_of(process);
+        let ported = private_ports(of);
         let mut asked = Vec::new();
         for (name, check) in &of.spec().checks {
             let listener = match &check.kind {
@@ -39,8 +41,9 @@ impl RealHost {
                 CheckKind::Exec { .. } | CheckKind::Notify { .. } => continue,
             };
             if let Some(socket) = sockets.iter().find(|s| s.listener == *listener) {
+                let ports = ported.get(listener).map(Vec::as_slice);
                 asked.push(async move {
-                    let found = self.ask(check, socket, state).await;
+                    let found = self.ask(check, socket, ports, state).await;
                     (name.to_string(), found.err().unwrap_or_else(|| "ok".to_owned()))
                 });
             }
@@ -48,11 +51,17 @@ impl RealHost {
         join_all(asked).await
     }
 
-    async fn ask(&self, check: &Check, socket: &Socket, state: &SharedState) -> Result<(), String> {
+    async fn ask(
+        &self,
+        check: &Check,
+        socket: &Socket,
+        ports: Option<&[u16]>,
+        state: &SharedState,
+    ) -> Result<(), String> {
         let limit = Duration::from(check.timeout.min(LIMIT));
         let mut target = self.steered(socket, state).await?;
         for _ in 0..TRIES {
-            let Some(probed) = probe_once(check, &target, limit).await else { return Ok(()) };
+            let Some(probed) = probe_once(check, &target, ports, limit).await else { return Ok(()) };
             let after = self.steered(socket, state).await?;
             if after == target {
                 let failure = probed.failure.as_ref();

@@ -212,11 +212,8 @@ impl RealHost {
             CheckKind::Notify { .. } => return Ok(Sample::Pass),
         };
         let target = targets.get(listener).ok_or_else(|| no_listener(listener))?;
-        let probed = match (&check.kind, trial.ports.get(listener)) {
-            // What answers on the listener is the proxy.
-            (CheckKind::Tcp { .. }, Some(ports)) => Some(private(ports, limit).await),
-            _ => probe_once(check, target, limit).await,
-        };
+        let ports = trial.ports.get(listener).map(Vec::as_slice);
+        let probed = probe_once(check, target, ports, limit).await;
         let Some(probed) = probed else { return Ok(Sample::Pass) };
         Ok(match &probed.failure {
             None => Sample::Pass,
@@ -311,8 +308,14 @@ fn served_by<'a>(trial: &'a Trial, check: &Check) -> Option<&'a Instance> {
     own.or_else(|| trial.instances.first())
 }
 
-/// One try of a check that is sent to a listener; `None` when this check is not.
-pub(super) async fn probe_once(check: &Check, target: &Target, limit: Duration) -> Option<probe::Probed> {
+/// One try of a check that is sent to a listener, or to the private ports behind it; `None` when this check
+/// is not.
+pub(super) async fn probe_once(
+    check: &Check,
+    target: &Target,
+    ports: Option<&[u16]>,
+    limit: Duration,
+) -> Option<Probed> {
     match &check.kind {
         CheckKind::Http { path, method, headers, host, status, json, .. } => {
             let probe = HttpProbe {
@@ -326,7 +329,11 @@ pub(super) async fn probe_once(check: &Check, target: &Target, limit: Duration) 
             };
             Some(probe::http(target, &probe).await)
         }
-        CheckKind::Tcp { .. } => Some(probe::tcp(target, limit).await),
+        CheckKind::Tcp { .. } => Some(match ports {
+            // What answers on the listener is the proxy.
+            Some(ports) => private(ports, limit).await,
+            None => probe::tcp(target, limit).await,
+        }),
         CheckKind::Exec { .. } | CheckKind::Notify { .. } => None,
     }
 }

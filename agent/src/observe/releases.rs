@@ -95,6 +95,7 @@ fn add(root: &Path, seen: &mut HashSet<(u64, u64)>, room: &mut Room) {
 #[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
+    use crate::store::atomic;
 
     #[test]
     fn shared_files_are_counted_once() {
@@ -105,9 +106,10 @@ mod tests {
             std::fs::create_dir_all(tree.join("bin")).unwrap();
         }
         let (old, new) = (&trees[0].1, &trees[1].1);
-        std::fs::write(old.join("bin/a"), vec![1; 10_000]).unwrap();
+        let file = |path: PathBuf, size| atomic::write(&path, &vec![1; size], 0o644).unwrap();
+        file(old.join("bin/a"), 10_000);
         std::fs::hard_link(old.join("bin/a"), new.join("bin/a")).unwrap();
-        std::fs::write(new.join("b"), vec![2; 100_000]).unwrap();
+        file(new.join("b"), 100_000);
         std::os::unix::fs::symlink("b", new.join("c")).unwrap();
         let bytes = |p: &Path| p.metadata().unwrap().blocks() * 512;
         let (shared, alone) = (bytes(&old.join("bin/a")), bytes(&new.join("b")));

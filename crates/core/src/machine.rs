@@ -335,7 +335,7 @@ impl Progress {
         }
         let (what, next) = if self.kept {
             let what = "and what it replaced could not be brought back, so it keeps the traffic".to_owned();
-            (what, "mend what the causes name, then push again or: deployd-ctl rollback")
+            (what, "mend what the causes name, then push again; deployd-ctl doctor looks at the whole host")
         } else {
             let what = format!("and undoing it did not work in {} place(s)", self.leftovers.len());
             (what, "mend what the causes name, then: deployd-ctl doctor")

@@ -22,6 +22,7 @@ use crate::journal::StepIndex;
 use crate::state::{Tag, Unended};
 
 pub use drained::{Carrier, carriers, drained_when, plan_drain, plan_drained};
+pub use swap::private_ports;
 
 /// The whole order of a deployment. Each step belongs to one phase, and phases never go backwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

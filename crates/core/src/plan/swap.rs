@@ -425,7 +425,7 @@ fn private_port(of: Activation<'_>, instance: &Instance) -> u16 {
 }
 
 /// The private ports behind each listener that has them.
-fn private_ports(of: Activation<'_>) -> BTreeMap<ListenerName, Vec<u16>> {
+pub fn private_ports(of: Activation<'_>) -> BTreeMap<ListenerName, Vec<u16>> {
     let ported = of.spec().listen.iter().filter(|(_, l)| l.handoff == Handoff::Port);
     let ports = |process| of.instances_of(process).iter().map(|i| private_port(of, i)).collect();
     ported.map(|(name, l)| (name.clone(), ports(&l.process))).collect()
