@@ -122,7 +122,6 @@ fn show_journal(config: &std::path::Path, which: &str, json: bool) -> anyhow::Re
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Digest, ProcessName};
 use deployd_api::manifest::{EntryKind, Manifest};
-use deployd_api::spec::{Handoff, Spec};
+use deployd_api::spec::Spec;
 use deployd_core::action::UnitFile;
 use deployd_core::facts::{ArtifactFacts, Facts};
 use deployd_core::plan::Request;
@@ -152,7 +152,7 @@ impl RealHost {
     }
 }
 
-/// How many private ports the release that is to run needs: as many as it has instances, if it has any.
+/// How many private ports the release that is to run needs: one an instance that is reached by one.
 fn ported_instances(request: &Request, state: &AppState) -> u32 {
     let spec = match request {
         Request::Push { document, .. } => Some(&document.spec),
@@ -162,8 +162,8 @@ fn ported_instances(request: &Request, state: &AppState) -> u32 {
         // They keep the ports of the activation that there is.
         Request::Start | Request::Stop | Request::Restart | Request::Remove => None,
     };
-    let Some(spec) = spec.filter(|s| s.listen.values().any(|l| l.handoff == Handoff::Port)) else { return 0 };
-    spec.processes.values().map(|p| p.instances).max().unwrap_or(1)
+    let Some(spec) = spec else { return 0 };
+    spec.processes.iter().filter(|(name, _)| spec.has_private_port(name)).map(|(_, p)| p.instances).sum()
 }
 
 /// The epmd of a BEAM release: its own, or, when it brings no runtime, the one that it would find on the host.

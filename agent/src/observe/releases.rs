@@ -92,7 +92,6 @@ fn add(root: &Path, seen: &mut HashSet<(u64, u64)>, room: &mut Room) {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
     use crate::store::atomic;

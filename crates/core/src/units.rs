@@ -190,6 +190,14 @@ impl Activation<'_> {
         words
     }
 
+    /// The port before the private ports of a process: those of the processes before it come first.
+    pub fn base_port(&self, process: &ProcessName) -> u16 {
+        let spec = self.spec();
+        let before = spec.processes.range(..process).filter(|(name, _)| spec.has_private_port(name));
+        let taken: u32 = before.map(|(_, p)| p.instances).sum();
+        self.release.base_port.saturating_add(u16::try_from(taken).unwrap_or(u16::MAX))
+    }
+
     /// Whether a process with a listener may take for ever to end.
     pub fn drains_without_limit(&self) -> bool {
         self.spec().deploy.drain_timeout == Drain::Unlimited

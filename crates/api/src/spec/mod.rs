@@ -341,4 +341,9 @@ impl Spec {
     ) -> impl Iterator<Item = (&'a ListenerName, &'a Listener)> {
         self.listen.iter().filter(move |(_, l)| l.process == *process)
     }
+
+    /// Whether each instance of a process is reached by a private port.
+    pub fn has_private_port(&self, process: &ProcessName) -> bool {
+        self.listeners_of(process).any(|(_, l)| l.handoff == Handoff::Port)
+    }
 }

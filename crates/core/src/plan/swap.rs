@@ -421,7 +421,7 @@ impl Swap<'_> {
 
 /// The private port of an instance behind a proxy.
 fn private_port(of: Activation<'_>, instance: &Instance) -> u16 {
-    of.release.base_port.saturating_add(u16::try_from(instance.number).unwrap_or(u16::MAX))
+    of.base_port(&instance.process).saturating_add(u16::try_from(instance.number).unwrap_or(u16::MAX))
 }
 
 /// The private ports behind each listener that has them.

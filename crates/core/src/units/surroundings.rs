@@ -92,7 +92,7 @@ impl Activation<'_> {
         let mut all = self.surroundings(name, "1", host, region);
         // What the trampoline tells a program that has a port of its own.
         if self.spec().listeners_of(name).any(|(_, l)| l.handoff == Handoff::Port) {
-            all.env.insert("PORT".to_owned(), (self.release.base_port + 1).to_string());
+            all.env.insert("PORT".to_owned(), (self.base_port(name) + 1).to_string());
         }
         all
     }

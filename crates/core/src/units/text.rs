@@ -62,7 +62,8 @@ impl Activation<'_> {
         let _ = writeln!(
             t,
             "ExecStart={}/deployd-exec proxy --base-port {} --instance %i",
-            self.release.runtime, self.release.base_port
+            self.release.runtime,
+            self.base_port(&listener.process)
         );
         let _ = writeln!(
             t,
@@ -165,7 +166,7 @@ impl Activation<'_> {
         words.push(format!("{runtime}/libdeployd_bind.so"));
         let mut line: Vec<String> = words.iter().map(|w| quote_exec(w)).collect();
         if ported {
-            line.push(format!("--base-port {} --instance %i", self.release.base_port));
+            line.push(format!("--base-port {} --instance %i", self.base_port(name)));
         }
         line.push("--".to_owned());
         line.extend(self.command(&process.exec).iter().map(|w| quote_exec(w)));

@@ -125,3 +125,21 @@ fn a_try_may_take_its_own_time() {
         assert!(step.deadline.0 > wait.0 + 300_000, "{} within {:?}", step.action.text(), step.deadline);
     }
 }
+
+#[test]
+fn two_processes_with_private_ports_do_not_meet() {
+    let api = "[processes.api]\nexec = \"bin/api\"\ninstances = 2\n[listen.api]\naddress = \":8081\"\n\
+               process = \"api\"\nhandoff = \"port\"\n";
+    let plan = planned(&two(&spec(&[WEB, PORT, api, DEPLOY])), |text| push(text, 2));
+    let ports: Vec<(String, u16)> = plan
+        .steps
+        .iter()
+        .filter_map(|s| match &s.action {
+            Action::AwaitPort { instance, port, .. } => Some((instance.process.to_string(), *port)),
+            _ => None,
+        })
+        .collect();
+    let expected = [("api", 20_001), ("api", 20_002), ("web", 20_003), ("web", 20_004)];
+    let expected: Vec<(String, u16)> = expected.map(|(p, n)| (p.to_owned(), n)).to_vec();
+    assert_eq!(ports, expected);
+}
