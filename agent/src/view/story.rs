@@ -32,7 +32,7 @@ pub fn tell(row: &DeploymentRow, rows: &[RecordRow]) -> Result<String, ErrorBody
             Record::Failed { step, failure } => format!("FAILED  {}: {}", text(*step), failure.message),
             Record::Abort { failure } => format!("ABORT   {}", failure.message),
             Record::Rebooted { failure } => format!("REBOOT  {}", failure.message),
-            Record::Learned { change } => format!("learned {}", deployd_core::action::change_text(change)),
+            Record::Learned { change } => format!("learned {}", deployd_core::told::change_text(change)),
             Record::Superseded => "over    a newer deployment ended the watch".to_owned(),
             Record::UndoStarted { step } => format!("undo    {}", text(*step)),
             Record::Undone { step } => format!("undone  {}", text(*step)),

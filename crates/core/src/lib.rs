@@ -9,11 +9,12 @@
 //! | [`journal`] | the records of a deployment |
 //! | [`machine`] | (progress, record) → progress; progress → what to do next |
 //! | [`state`] | what a host knows of an app, changed only by the outcome of actions |
+//! | [`change`](mod@change) | the vocabulary of those changes |
 //! | [`health`] | samples of a check → passing, waiting, failed |
 //! | [`retention`] | which releases may go |
 //! | [`diff`] | what changed between two releases, for people |
 //! | [`steering`] | classic BPF programs, and the model of a reuseport group's index order |
-//! | [`told`] | what an action acts on, by name, for events |
+//! | [`told`] | actions in words, and what they act on |
 //! | [`lint`] | what every plan must hold; `doctor` and the tests run it |
 //!
 //! Invariants: every path, unit name, timeout and threshold is chosen here, in the plan; the agent only
@@ -21,6 +22,7 @@
 //! cannot exist without its undo and its deadline.
 
 pub mod action;
+pub mod change;
 pub mod diff;
 pub mod facts;
 pub mod health;

@@ -1,16 +1,20 @@
 //! The building blocks of a swap: bring an activation up, send it the traffic, take another one down.
 //! Push, rollback, start, stop and remove are made of these, so that there is one path for all of them.
 
+mod down;
 mod immediate;
+mod judge;
 
-use std::collections::BTreeMap;
+pub(super) use down::{end_proxy, stop_workers};
+pub(super) use judge::await_ports;
+pub use judge::private_ports;
 
-use deployd_api::ids::{CheckName, ListenerName, ProcessName};
-use deployd_api::spec::{Check, CheckKind, Drain, Handoff, Millis};
+use deployd_api::ids::ProcessName;
+use deployd_api::spec::{Drain, Handoff, Millis};
 
-use super::{FOR_EVER, Phase, Steps};
-use crate::action::{Action, CommandSite, Instance, Socket, Trial, UnitFile};
-use crate::facts::{Facts, Program};
+use super::{Phase, Steps};
+use crate::action::{Action, Instance, Socket};
+use crate::facts::Facts;
 use crate::state::{Change, Tag};
 use crate::units::{self, Activation};
 
@@ -219,65 +223,6 @@ impl Swap<'_> {
         steps.add(Phase::Live, Action::ReloadIfNeeded { units }, vec![]);
     }
 
-    /// What judges an activation.
-    pub(super) fn trial(&self, of: Activation<'_>, keep: impl Fn(deployd_api::spec::Gate) -> bool) -> Trial {
-        let spec = of.spec();
-        let kept = || spec.checks.iter().filter(|(_, c)| keep(c.gate) && !is_notify(&c.kind));
-        let site = |(name, check): (&CheckName, &Check)| {
-            let CheckKind::Exec { process, .. } = &check.kind else { return None };
-            Some((name.clone(), self.command_site(of, process)))
-        };
-        Trial {
-            tag: of.tag,
-            instances: of.instances(),
-            sockets: of.sockets(),
-            ports: private_ports(of),
-            advice: self.advice(of),
-            commands: kept().filter_map(site).collect(),
-            checks: kept().map(|(n, c)| (n.clone(), resolved(of, c))).collect(),
-        }
-    }
-
-    /// A command of a process runs where that one does, and is led to its listener; a process without one to
-    /// the release's first.
-    fn command_site(&self, of: Activation<'_>, process: &ProcessName) -> CommandSite {
-        let (host, region) = (&self.facts.host, self.facts.region.as_deref());
-        let spec = of.spec();
-        let own = spec.listeners_of(process).next().map(|(name, _)| name);
-        CommandSite {
-            surroundings: of.command_surroundings(process, host, region),
-            listener: own.or_else(|| spec.listen.keys().next()).cloned(),
-        }
-    }
-
-    /// Whether the shim can reach a static program nobody can tell before it ran: it may read `LISTEN_FDS`.
-    fn advice(&self, of: Activation<'_>) -> Option<String> {
-        let artifact = self.facts.artifact.as_ref().filter(|_| of.tag == self.new.tag)?;
-        let spec = of.spec();
-        artifact.programs.iter().find_map(|(process, program)| {
-            let Program::Static { path } = program else { return None };
-            let (listener, _) = spec.listeners_of(process).find(|(_, l)| l.handoff == Handoff::Auto)?;
-            Some(format!(
-                "{path} is statically linked: it gets its listener only if it reads LISTEN_FDS; if it binds \
-                 its port itself, write handoff = \"port\" in [listen.{listener}]"
-            ))
-        })
-    }
-
-    /// Waits until the candidate is good.
-    pub(super) fn check(&self, steps: &mut Steps) {
-        let trial = self.trial(self.new, deployd_api::spec::Gate::before_traffic);
-        let timeout = self.new.spec().deploy.wait_timeout;
-        steps.add(Phase::Check, Action::Check { trial, timeout, restarts: START_RESTARTS }, vec![]);
-    }
-
-    /// Judges the old release's processes with listeners; its workers come back later.
-    fn check_old(&self, old: Activation<'_>) -> Action {
-        let mut trial = self.trial(old, deployd_api::spec::Gate::before_traffic);
-        trial.instances.retain(|i| !old.sockets_of(&i.process).is_empty());
-        Action::Check { trial, timeout: old.spec().deploy.wait_timeout, restarts: START_RESTARTS }
-    }
-
     /// Sends the candidate the traffic of every listener.
     pub(super) fn switch(&self, steps: &mut Steps) {
         for socket in self.new.sockets().into_iter().filter(Socket::is_grouped) {
@@ -286,115 +231,6 @@ impl Swap<'_> {
                 None => vec![],
             };
             steps.add(Phase::Weights, self.steer(&socket, self.new.tag), undo);
-        }
-    }
-
-    /// Takes the old release's processes with listeners down: no connection is lost on the way.
-    pub(super) fn retire(&self, old: Activation<'_>, phase: Phase, back: Return, steps: &mut Steps) {
-        let first = steps.steps.len();
-        for process in old.processes().iter().rev() {
-            if old.sockets_of(process).is_empty() {
-                continue;
-            }
-            self.retire_process(old, process, phase, back, steps);
-        }
-        if let (Return::Possible, Some(step)) = (back, steps.steps.get_mut(first)) {
-            step.undo = self.revive(old);
-        }
-    }
-
-    /// The old release's own sockets: a Unix socket is shared with the new one and stays, unless that one
-    /// has none there.
-    fn own_sockets(&self, old: Activation<'_>, process: &ProcessName) -> Vec<Socket> {
-        let new = self.new.sockets();
-        let own = |s: &Socket| s.is_grouped() || !new.iter().any(|n| n.unit == s.unit);
-        old.sockets_of(process).into_iter().filter(own).collect()
-    }
-
-    fn retire_process(
-        &self,
-        old: Activation<'_>,
-        process: &ProcessName,
-        phase: Phase,
-        back: Return,
-        steps: &mut Steps,
-    ) {
-        let spec = old.spec();
-        let ported = |s: &Socket| spec.listen[&s.listener].handoff == Handoff::Port;
-        let sockets = self.own_sockets(old, process);
-        for socket in &sockets {
-            if socket.is_grouped() {
-                if self.is_served_by_new(socket) {
-                    // Again, because a restart of the host in between took the program away.
-                    steps.add(phase, self.steer(socket, self.new.tag), vec![]);
-                }
-                let quiet =
-                    if ported(socket) { Self::await_quiet(socket) } else { Self::await_empty(socket) };
-                steps.add(phase, quiet, vec![]);
-            }
-            steps.add(phase, Action::CloseListener { socket: socket.clone() }, vec![]);
-        }
-        // What may have to come back must have ended: a unit that still stops cannot be started.
-        let wait = back == Return::Possible;
-        for instance in old.instances_of(process) {
-            steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
-        }
-        // A proxy ends after what it leads to; without waiting, that is left to `plan_drained`.
-        for proxy in old.proxies_of(process).iter().filter(|_| wait) {
-            for action in end_proxy(old, proxy) {
-                steps.add(phase, action, vec![]);
-            }
-        }
-        for socket in &sockets {
-            let proxied = ported(socket);
-            // A proxy ends at once, with what it carries, when its listener is taken from it: it leaves the
-            // group in `plan_drained`, after the proxy.
-            if proxied && !wait {
-                continue;
-            }
-            if !proxied && socket.is_grouped() && self.is_served_by_new(socket) {
-                steps.add(phase, Self::relay(old, socket), vec![]);
-            }
-            self.leave(socket, phase, steps);
-        }
-    }
-
-    /// Brings the old release back from wherever its retirement stands. Its processes may hold sockets
-    /// that PID 1 gave up, so they end, and begin anew with new ones; the traffic is not theirs meanwhile.
-    fn revive(&self, old: Activation<'_>) -> Vec<Action> {
-        let processes = old.processes();
-        let served: Vec<&ProcessName> = processes.iter().filter(|p| !old.sockets_of(p).is_empty()).collect();
-        let sockets = |p: &&ProcessName| self.own_sockets(old, p);
-        let own: Vec<Socket> = served.iter().flat_map(sockets).collect();
-        let instances = |p: &&ProcessName| old.instances_of(p).into_iter().chain(old.proxies_of(p));
-        let instances: Vec<Instance> = served.iter().flat_map(instances).collect();
-        let mut undo: Vec<Action> = Vec::new();
-        undo.extend(own.iter().map(|s| Action::CloseListener { socket: s.clone() }));
-        undo.extend(instances.iter().map(|i| Action::StopInstance { instance: i.clone(), wait: true }));
-        undo.extend(own.iter().map(|s| Action::LeaveGroup { socket: s.clone() }));
-        let grouped = || own.iter().filter(|s| s.is_grouped() && self.is_served_by_new(s));
-        undo.extend(grouped().map(|s| self.steer(s, self.new.tag)));
-        for socket in own.iter().cloned() {
-            let process = &old.spec().listen[&socket.listener].process;
-            let nonblocking = self.nonblocking(process).unwrap_or(true);
-            undo.push(Action::OpenListener { socket, nonblocking });
-        }
-        let timeout = old.spec().deploy.wait_timeout;
-        undo.extend(instances.into_iter().map(|instance| Action::StartInstance { instance, timeout }));
-        undo.extend(served.iter().flat_map(|p| await_ports(old, p)));
-        undo.push(self.check_old(old));
-        undo
-    }
-
-    fn is_served_by_new(&self, socket: &Socket) -> bool {
-        self.new.sockets().iter().any(|s| s.address == socket.address)
-    }
-
-    /// Out of the group; then the program that fits the group as it is now.
-    fn leave(&self, socket: &Socket, phase: Phase, steps: &mut Steps) {
-        steps.add(phase, Action::LeaveGroup { socket: socket.clone() }, vec![]);
-        if socket.is_grouped() && self.is_served_by_new(socket) {
-            steps.add(phase, self.steer(socket, self.new.tag), vec![]);
         }
     }
 
@@ -416,146 +252,5 @@ impl Swap<'_> {
         let target = self.new.target_file();
         let wanted_by = units::wanted_by(&self.new.spec().app);
         steps.add_no_return(Phase::Commit, Action::Commit { target, wanted_by });
-    }
-}
-
-/// The private port of an instance behind a proxy.
-fn private_port(of: Activation<'_>, instance: &Instance) -> u16 {
-    of.base_port(&instance.process).saturating_add(u16::try_from(instance.number).unwrap_or(u16::MAX))
-}
-
-/// The private ports behind each listener that has them.
-pub fn private_ports(of: Activation<'_>) -> BTreeMap<ListenerName, Vec<u16>> {
-    let ported = of.spec().listen.iter().filter(|(_, l)| l.handoff == Handoff::Port);
-    let ports = |process| of.instances_of(process).iter().map(|i| private_port(of, i)).collect();
-    ported.map(|(name, l)| (name.clone(), ports(&l.process))).collect()
-}
-
-/// Waits for the private port of each instance of a process that has them.
-pub(super) fn await_ports(of: Activation<'_>, process: &ProcessName) -> Vec<Action> {
-    if of.proxies_of(process).is_empty() {
-        return vec![];
-    }
-    let timeout = of.spec().deploy.wait_timeout;
-    let wait = |instance: Instance| {
-        let port = private_port(of, &instance);
-        Action::AwaitPort { instance, port, timeout, restarts: START_RESTARTS }
-    };
-    of.instances_of(process).into_iter().map(wait).collect()
-}
-
-/// Ends a proxy whose app has ended, when it carries nothing any more.
-pub(super) fn end_proxy(of: Activation<'_>, proxy: &Instance) -> [Action; 2] {
-    let cap = match of.spec().deploy.drain_timeout {
-        Drain::Limited(limit) => limit,
-        Drain::Unlimited => FOR_EVER,
-    };
-    [
-        Action::AwaitCarried { proxy: proxy.clone(), cap },
-        Action::StopInstance { instance: proxy.clone(), wait: true },
-    ]
-}
-
-fn is_notify(kind: &CheckKind) -> bool {
-    matches!(kind, CheckKind::Notify { .. })
-}
-
-/// A check with its command's program resolved.
-fn resolved(of: Activation<'_>, check: &deployd_api::spec::Check) -> deployd_api::spec::Check {
-    let mut check = check.clone();
-    if let CheckKind::Exec { command, .. } = &mut check.kind {
-        *command = of.command(command);
-    }
-    check
-}
-
-impl Swap<'_> {
-    /// Takes down something that neither serves nor comes.
-    pub(super) fn put_down(&self, of: Activation<'_>, steps: &mut Steps) {
-        let keeps = |s: &Socket| {
-            s.is_grouped() || !self.old.is_some_and(|o| o.sockets().iter().any(|l| l.unit == s.unit))
-        };
-        let sockets: Vec<Socket> = of.sockets().into_iter().filter(keeps).collect();
-        let phase = Phase::Preflight;
-        let steer = |s: &Socket| {
-            let live = self.old.filter(|o| o.sockets().iter().any(|l| l.address == s.address))?;
-            Some(self.steer(s, live.tag)).filter(|_| s.is_grouped())
-        };
-        for socket in &sockets {
-            if let Some(steer) = steer(socket) {
-                steps.add(phase, steer, vec![]);
-            }
-            steps.add(phase, Action::CloseListener { socket: socket.clone() }, vec![]);
-        }
-        let wait = !of.drains_without_limit();
-        for process in of.processes().iter().rev() {
-            for instance in of.instances_of(process) {
-                steps.add(phase, Action::StopInstance { instance, wait }, vec![]);
-            }
-            for proxy in of.proxies_of(process) {
-                let ends = if wait {
-                    end_proxy(of, &proxy).to_vec()
-                } else {
-                    // Nobody may stay in the group beside the two that swap: what it carries is lost.
-                    vec![Action::StopInstance { instance: proxy, wait }]
-                };
-                for action in ends {
-                    steps.add(phase, action, vec![]);
-                }
-            }
-        }
-        for socket in sockets {
-            let steer = steer(&socket);
-            steps.add(phase, Action::LeaveGroup { socket }, vec![]);
-            if let Some(steer) = steer {
-                steps.add(phase, steer, vec![]);
-            }
-        }
-    }
-
-    /// The units of Unix sockets that both releases name, with the text of either.
-    fn shared_files(&self) -> (Vec<UnitFile>, Vec<UnitFile>) {
-        let Some(old) = self.old else { return (vec![], vec![]) };
-        let (old, new) = (old.socket_files(), self.new.socket_files());
-        let both = |of: &[UnitFile], with: &[UnitFile]| {
-            of.iter().filter(|f| with.iter().any(|w| w.path == f.path)).cloned().collect()
-        };
-        (both(&old, &new), both(&new, &old))
-    }
-
-    /// A shared Unix socket wakes the new release from now on. This stands right before the old one
-    /// ends: until then PID 1 would start the old one again for the next connection, and after a restart
-    /// of the host it is the old one that boots.
-    pub(super) fn take_over_shared(&self, phase: Phase, back: Return, steps: &mut Steps) {
-        let (old, new) = self.shared_files();
-        if new.is_empty() {
-            return;
-        }
-        let units = || new.iter().filter_map(|f| f.path.rsplit('/').next()).map(str::to_owned).collect();
-        let reload = Action::ReloadIfNeeded { units: units() };
-        let undo = match back {
-            Return::Possible => vec![Action::WriteFiles { files: old }, reload.clone()],
-            Return::Never => vec![],
-        };
-        steps.add(phase, Action::WriteFiles { files: new }, undo);
-        steps.add(phase, reload, vec![]);
-    }
-}
-
-/// Stops the old release's processes that have no listener: two of them would work on the same jobs.
-/// Either of them may forbid it.
-pub(super) fn stop_workers(swap: &Swap<'_>, overlap: bool, phase: Phase, steps: &mut Steps) {
-    let Some(old) = swap.old else { return };
-    let new = &swap.new.spec().processes;
-    for process in old.processes().iter().rev() {
-        let both = old.spec().processes[process].overlap && new.get(process).is_none_or(|p| p.overlap);
-        if !old.sockets_of(process).is_empty() || both != overlap {
-            continue;
-        }
-        for instance in old.instances_of(process) {
-            let timeout = old.spec().deploy.wait_timeout;
-            let undo = vec![Action::StartInstance { instance: instance.clone(), timeout }];
-            steps.add(phase, Action::StopInstance { instance, wait: !overlap }, undo);
-        }
     }
 }
