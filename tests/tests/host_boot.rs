@@ -34,12 +34,12 @@ fn takes_the_packages(suite: Suite) -> Result<()> {
     check_installed(&host)?;
 
     // With an application: its tree and the journal of what runs survive a purge.
-    host.ok("mkdir -p /var/lib/deployd/apps/shop && touch /var/lib/deployd/state.db")?;
+    host.ok("mkdir -p /var/lib/deployd/apps/shop/releases/v1-0 && touch /var/lib/deployd/state.db")?;
     host.ok("dpkg --purge deployd")?;
-    host.ok("test -d /var/lib/deployd/apps/shop && test -f /var/lib/deployd/state.db && test ! -e /usr/bin/deployd")?;
+    host.ok("test -d /var/lib/deployd/apps/shop/releases/v1-0 && test -f /var/lib/deployd/state.db && test ! -e /usr/bin/deployd")?;
     // Without one nothing is left.
     deb::install(&host, &packages)?;
-    host.ok("rmdir /var/lib/deployd/apps/shop && dpkg --purge deployd deployd-ctl")?;
+    host.ok("rm -r /var/lib/deployd/apps/shop/releases/v1-0 && dpkg --purge deployd deployd-ctl")?;
     host.ok("test ! -e /var/lib/deployd && test ! -e /etc/deployd")?;
     let left = host
         .ok("systemctl list-unit-files --no-legend 'deployd*'; find /etc/systemd /usr -name '*deployd*'")?;

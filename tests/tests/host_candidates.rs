@@ -64,9 +64,9 @@ fn cases() -> Vec<Bad> {
     };
     let bad = |what, spec, code, says| Bad { what, spec, code, says };
     let (check, start) = ("check_failed", "start_failed");
-    let (fails, shut) = ("did not pass check", "shut down its listener http");
+    let shut = "shut down its listener http";
     vec![
-        bad("is never ready", hasty().env("NEVER_READY", "1"), check, fails),
+        bad("is never ready", hasty().env("NEVER_READY", "1"), start, "accepted no connection"),
         bad("crashes after 2 s", on_trial().env("CRASH_AFTER_MS", "2000"), start, "did not stay up"),
         bad("fails its check", hasty().env("FAIL_HEALTH", "1"), check, "503"),
         bad("ignores SIGTERM", hasty().env("FAIL_HEALTH", "1").env("IGNORE_TERM", "1"), check, "503"),

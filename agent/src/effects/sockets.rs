@@ -294,8 +294,22 @@ impl RealHost {
             return Err(self.start_failed(first, &gone(), run).await);
         };
         let target = Target::Tcp { addr, mark: Some(self.settings.mark_prefix.mark(index)) };
-        self.accepts(first, &target, &socket.address.to_string(), patience, run).await?;
+        let place = socket.address.to_string();
+        tokio::select! {
+            accepted = self.accepts(first, &target, &place, patience, run) => accepted?,
+            () = self.shut(socket) => {
+                let why = format!("it shut down its listener {}", socket.listener);
+                return Err(self.start_failed(first, &why, run).await);
+            }
+        }
         listener.blocking().map_err(|e| step_failed(&e))
+    }
+
+    /// Waits until somebody has shut down a listener that is held.
+    async fn shut(&self, socket: &Socket) {
+        while !self.held.is_shut(&socket.unit) {
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Waits until an instance with a private port accepts there.
