@@ -98,11 +98,12 @@ async fn collect_staging(supervisor: &Arc<Supervisor<RealHost>>) -> Result<usize
     let before = SystemTime::now() - DAY;
     let mut collected = 0;
     for app in apps {
+        let known = supervisor.app(&app).await.is_ok();
         // What is staged may be about to be sealed.
-        if supervisor.running(&app).await.is_some() {
+        let idle = supervisor.keep_idle(&app).await;
+        if known && idle.is_none() {
             continue;
         }
-        let known = supervisor.app(&app).await.is_ok();
         let releases = releases.clone();
         let work = move || {
             let collected = releases.collect_staging(&app, before)?;
@@ -133,8 +134,13 @@ async fn collect_runtimes(supervisor: &Arc<Supervisor<RealHost>>) -> Result<usiz
 fn remove_runtimes(current: &Path, states: &[String]) -> usize {
     let Some(root) = current.parent() else { return 0 };
     let named = |path: &PathBuf| states.iter().any(|s| s.contains(path.to_string_lossy().as_ref()));
+    // Only what is named by its content: epmd stands beside them, and goes when nobody asks for it.
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        name.len() == 8 && name.bytes().all(|b| b.is_ascii_hexdigit())
+    };
     let unused: BTreeSet<PathBuf> =
-        entries(root).into_iter().filter(|path| path != current && !named(path)).collect();
+        entries(root).into_iter().filter(|path| path != current && ours(path) && !named(path)).collect();
     let mut removed = 0;
     for path in unused {
         match std::fs::remove_dir_all(&path) {
@@ -179,12 +185,13 @@ mod tests {
     #[test]
     fn a_runtime_stays_as_long_as_something_names_it() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["0a", "1b", "2c"] {
-            touch(&dir.path().join(name).join("deployd-exec"));
+        let at = |name: &str| dir.path().join(name);
+        for name in ["0aaaaaaa", "1bbbbbbb", "2ccccccc", "epmd"] {
+            touch(&at(name).join("deployd-exec"));
         }
-        let states = [format!("{{\"runtime\":\"{}\"}}", dir.path().join("1b").display())];
-        assert_eq!(remove_runtimes(&dir.path().join("0a"), &states), 1);
-        assert!(dir.path().join("0a").exists() && dir.path().join("1b").exists());
-        assert!(!dir.path().join("2c").exists());
+        let states = [format!("{{\"runtime\":\"{}\"}}", at("1bbbbbbb").display())];
+        assert_eq!(remove_runtimes(&at("0aaaaaaa"), &states), 1);
+        assert!(["0aaaaaaa", "1bbbbbbb", "epmd"].iter().all(|name| at(name).exists()));
+        assert!(!at("2ccccccc").exists());
     }
 }

@@ -48,7 +48,7 @@ pub async fn run<H: Port + Observer + Drained>(supervisor: Arc<Supervisor<H>>) {
                     warn!(%tag, error = %e, "failed to tell a release to end; trying again");
                     told.remove(&(app.clone(), tag));
                 }
-                if let Err(e) = tidy(&supervisor, &state, tag).await {
+                if let Err(e) = tidy(&supervisor, &state, tag, &mut told).await {
                     warn!(%tag, error = %e, "failed to tidy up a release that has drained; trying again");
                 }
             }
@@ -75,6 +75,7 @@ async fn tidy<H: Port + Observer + Drained>(
     supervisor: &Arc<Supervisor<H>>,
     state: &SharedState,
     tag: Tag,
+    told: &mut BTreeSet<(AppName, Tag)>,
 ) -> Result<(), ErrorBody> {
     let known = state.lock().await.clone();
     let units: Vec<String> = plan::drained_when(&known, tag).into_iter().map(|i| i.unit).collect();
@@ -90,6 +91,7 @@ async fn tidy<H: Port + Observer + Drained>(
         let saved = record::save(supervisor.store(), state, &changes, None).await;
         saved.map_err(|e| store_failed(&e))?;
     }
+    told.remove(&(known.app.clone(), tag));
     info!(app = %known.app, %tag, "drained");
     Ok(())
 }

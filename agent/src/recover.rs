@@ -12,7 +12,7 @@ use deployd_core::action::Action;
 use deployd_core::journal::Record;
 use deployd_core::machine::Progress;
 use deployd_core::plan::Plan;
-use deployd_core::state::Change;
+use deployd_core::state::{AppState, Change};
 use tracing::{error, info};
 
 use crate::driver::{Port, clock, record};
@@ -27,7 +27,14 @@ pub async fn recover<H: Port + Observer>(supervisor: &Arc<Supervisor<H>>) -> Res
     let boot_id = supervisor.host().boot_id();
     let mut open = Vec::new();
     for row in store.unfinished().await? {
-        let read = store.load(&row.new.id).await.map_err(|e| store_failed(&e));
+        let read = store.load(&row.new.id).await;
+        if let Err(e) = &read
+            && !e.is_damage()
+        {
+            // What a healthy disk would answer: the next start of the agent tries again.
+            return read.map(drop);
+        }
+        let read = read.map_err(|e| store_failed(&e));
         match read.and_then(|rows| Story::read(&row, &rows)) {
             Ok(story) => open.push((row, story)),
             Err(e) => give_up(store, &row, &e).await,
@@ -60,7 +67,8 @@ async fn note_reboot<H: Port + Observer>(
 ) -> Result<(), StoreError> {
     for (app, state) in supervisor.apps().await {
         let Some((row, story)) = open.iter_mut().find(|(_, story)| story.plan.app == app) else {
-            record::save(supervisor.store(), &state, &[Change::Rebooted], None).await?;
+            let changes = booted(&*state.lock().await);
+            record::save(supervisor.store(), &state, &changes, None).await?;
             continue;
         };
         let mut recorder = supervisor.recorder(row.new.id.clone(), state, row.last_seq);
@@ -74,6 +82,19 @@ async fn note_reboot<H: Port + Observer>(
         row.last_seq = recorder.seq;
     }
     Ok(())
+}
+
+/// What booted is what serves: a release that was kept live though it was never committed is not there any more.
+fn booted(state: &AppState) -> Vec<Change> {
+    let mut changes = vec![Change::Rebooted];
+    if let Some(tag) = state.live.filter(|live| state.committed != Some(*live) && !state.stopped) {
+        let previous = state.previous.filter(|p| state.committed.is_none_or(|c| c.label != *p));
+        let since = Some(clock::now());
+        changes.push(Change::Unlive { tag, back_to: state.committed, previous, since });
+        changes.push(Change::Dismiss { tag });
+        changes.push(Change::Draining { tag });
+    }
+    changes
 }
 
 /// What a restart of the host means for a deployment. If its commit was begun, what boots tells whether

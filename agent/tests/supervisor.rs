@@ -369,13 +369,20 @@ async fn the_janitor_keeps_away_from_what_is_deployed() {
     assert!(site.supervisor.keep_idle(&app()).await.is_none());
     site.host.let_go();
     site.ends(2).await;
-    let idle = site.supervisor.keep_idle(&app()).await.expect("nothing runs");
+    let idle = loop {
+        // Its driver says so a moment after its verdict.
+        match site.supervisor.keep_idle(&app()).await {
+            Some(idle) => break idle,
+            None => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    };
     let queued = tokio::spawn({
         let supervisor = site.supervisor.clone();
         async move { supervisor.submit(&app(), id(3), build(3), Origin::default()).await }
     });
-    tokio::task::yield_now().await;
-    assert_eq!(site.supervisor.running(&app()).await, None);
+    // Many times what it takes to begin.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(site.supervisor.known(&id(3)).await.unwrap().is_none(), "it began beside the janitor");
     drop(idle);
     tokio::time::timeout(SOON, queued).await.unwrap().unwrap().unwrap();
     site.ends(3).await;
@@ -400,4 +407,28 @@ async fn one_damaged_journal_keeps_no_app_from_going_on() {
     assert_eq!(site.ends(2).await, Verdict::Committed, "the other app goes on");
     let damaged = site.supervisor.known(&id(1)).await;
     assert!(damaged.is_err(), "what is damaged is not guessed at: {damaged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_goes_away_leaves_no_deployment_without_a_driver() {
+    let site = fresh().await;
+    for number in 1..20 {
+        let app = app();
+        let asked = site.supervisor.submit(&app, id(number), build(number), Origin::default());
+        // Somewhere in its middle, whatever that is each time.
+        let cut = tokio::time::timeout(Duration::from_micros(u64::from(number) * 150), asked).await;
+        drop(cut);
+        let settled = async {
+            loop {
+                let known = site.supervisor.known(&id(number)).await.unwrap();
+                let ended = known.as_ref().is_some_and(|d| d.verdict.is_some());
+                if ended || (known.is_none() && site.supervisor.keep_idle(&app).await.is_some()) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(SOON, settled).await.expect("it ends, or it never began");
+    }
+    assert!(site.supervisor.store().unfinished().await.unwrap().is_empty());
 }

@@ -62,7 +62,12 @@ impl Recorder {
             _ => None,
         };
         let app = match change.filter(|_| next.is_taken_in()) {
-            _ if is_forgotten(plan, &record) => Some(AppChange::Gone(next.app.clone())),
+            _ if is_forgotten(plan, &record) => {
+                let app = next.app.clone();
+                // Whoever still has it at hand finds an app that nobody has taken in.
+                next = AppState::new(app.clone(), AppState::NOT_TAKEN_IN);
+                Some(AppChange::Gone(app))
+            }
             Some(_) => Some(AppChange::Is(next.app.clone(), to_json(&next)?)),
             None => None,
         };

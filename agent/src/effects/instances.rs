@@ -124,7 +124,13 @@ impl RealHost {
 
     pub(super) async fn stop(&self, instance: &Instance, wait: bool) -> Result<Done, ErrorBody> {
         if wait {
-            self.systemd.stop(&instance.unit).await.map_err(|e| step_failed(&e))?;
+            let result = self.systemd.stop(&instance.unit).await.map_err(|e| step_failed(&e))?;
+            let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
+            if state.is_some_and(|s| !s.is_down()) {
+                let message = format!("{} still runs: its stop job ended as {result:?}", instance.unit);
+                let hint = format!("look at it: systemctl status {}", instance.unit);
+                return Err(ErrorBody::new(ErrorCode::StepFailed, message, hint));
+            }
             self.systemd.reset_failed(&instance.unit).await.map_err(|e| step_failed(&e))?;
         } else {
             self.systemd.stop_no_wait(&instance.unit).await.map_err(|e| step_failed(&e))?;

@@ -17,6 +17,8 @@ use super::instances::{app_of, ended};
 use crate::driver::{Done, Run};
 use crate::host::probe::{self, HttpProbe, Probed, Target};
 
+/// How long PID 1 may take to start a process that ended again: its back-off, and some.
+const COMES_BACK: Duration = Duration::from_secs(3);
 /// How often it is looked whether the processes are up.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -105,8 +107,11 @@ impl RealHost {
             let left = limit.saturating_sub(began.elapsed());
             tokio::time::sleep(if left.is_zero() { LOOK } else { LOOK.min(left) }).await;
         }
-        // A try may have taken longer than the watch: what happened meanwhile counts.
-        self.look(trial, &crashes, restarts + 1, run).await?;
+        // What happened during the last try counts; a process that just ended is counted when it is started again.
+        let ended = Instant::now();
+        while !self.look(trial, &crashes, restarts + 1, run).await? && ended.elapsed() < COMES_BACK {
+            tokio::time::sleep(LOOK).await;
+        }
         Ok(passed(&running))
     }
 

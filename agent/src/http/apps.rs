@@ -13,7 +13,7 @@ use deployd_api::release::{ReleaseDocument, ReleaseRow};
 use deployd_api::spec::Spec;
 use deployd_api::status::{AppStatus, DoctorReport};
 use deployd_core::plan::Request;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 use super::Api;
 use super::answer::{Answer, Refused, body, id};
@@ -98,8 +98,10 @@ pub(super) async fn remove(State(api): State<Api>, Path(app): Path<String>, byte
 pub(super) async fn list(State(api): State<Api>) -> Answer<Vec<AppStatus>> {
     let apps = api.supervisor.apps().await;
     // Side by side: each waits for its own checks.
-    let all = try_join_all(apps.iter().map(|(app, _)| observe::status::app(&api.supervisor, app)));
-    Ok(Json(all.await?))
+    let all = join_all(apps.iter().map(|(app, _)| observe::status::app(&api.supervisor, app))).await;
+    // One that was removed meanwhile is none of them.
+    let gone = |one: &Result<AppStatus, ErrorBody>| matches!(one, Err(e) if e.code == ErrorCode::AppNotFound);
+    Ok(Json(all.into_iter().filter(|one| !gone(one)).collect::<Result<_, _>>()?))
 }
 
 pub(super) async fn status(State(api): State<Api>, Path(app): Path<String>) -> Answer<AppStatus> {

@@ -195,6 +195,11 @@ impl StoreError {
         }
     }
 
+    /// Whether what is stored is damaged: reading it again tells the same.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Tampered { .. } | Self::Gap { .. })
+    }
+
     /// Whether freeing disk space could make the same call succeed.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })

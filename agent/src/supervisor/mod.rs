@@ -152,8 +152,21 @@ impl<H: Port + Observer> Supervisor<H> {
         slot.running().is_none().then_some(guard)
     }
 
-    /// Carries a request out: returns once its plan is durable, or it is refused.
+    /// Carries a request out: returns once its plan is durable, or it is refused. A caller who goes away
+    /// meanwhile changes nothing: a durable plan without a driver would hold the app.
     pub async fn submit(
+        self: &Arc<Self>,
+        app: &AppName,
+        id: DeploymentId,
+        request: Request,
+        origin: Origin,
+    ) -> Result<Deployment, ErrorBody> {
+        let (this, app) = (self.clone(), app.clone());
+        let work = async move { this.accept(&app, id, request, origin).await };
+        tokio::spawn(work).await.unwrap_or_else(|e| Err(refusal::broken(&e)))
+    }
+
+    async fn accept(
         self: &Arc<Self>,
         app: &AppName,
         id: DeploymentId,
@@ -217,16 +230,6 @@ impl<H: Port + Observer> Supervisor<H> {
             return Err(ErrorBody::new(ErrorCode::UploadIncomplete, message, hint));
         }
         Ok(planned)
-    }
-
-    /// The plan that a request would get; nothing is changed.
-    pub async fn dry_run(&self, app: &AppName, request: &Request) -> Result<(AppState, Planned), ErrorBody> {
-        let state = match self.app(app).await {
-            Ok(state) => state.lock().await.clone(),
-            Err(_) => AppState::new(app.clone(), self.host.next_uid().await?),
-        };
-        let facts = self.host.facts(request, state.clone()).await?;
-        Ok((state, plan::plan(request, &facts).map_err(|e| *e)?))
     }
 
     /// Undoes a running deployment.

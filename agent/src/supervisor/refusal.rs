@@ -50,6 +50,13 @@ pub(super) fn lease_held(app: &AppName, by: &Deployment) -> ErrorBody {
     .cause("now", step)
 }
 
+/// The work on a request ended without an answer: the agent ends, or has a defect.
+pub(super) fn broken(e: &tokio::task::JoinError) -> ErrorBody {
+    let hint = "ask again: a request that was taken is known by its id; journalctl -u deployd says more";
+    ErrorBody::new(ErrorCode::Internal, "the agent did not come to an answer", hint)
+        .cause("because", e.to_string())
+}
+
 /// Somebody has to look: what is not understood is not changed.
 pub(super) fn unreadable(app: &AppName, why: &str) -> ErrorBody {
     let message = format!("what this host knows of {app} cannot be read, so nothing is done to it");

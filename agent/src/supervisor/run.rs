@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deployd_api::deployment::{Kind, Verdict};
 use deployd_api::error::ErrorBody;
 use deployd_api::ids::DeploymentId;
 use deployd_core::machine::Progress;
@@ -56,12 +55,7 @@ impl<H: Port + Observer> Supervisor<H> {
     async fn to_its_verdict(&self, mut driver: Driver<Arc<H>>) {
         loop {
             match driver.run().await {
-                Ok(verdict) => {
-                    if driver.plan.kind == Kind::Remove && verdict == Verdict::Committed {
-                        self.slots.lock().await.remove(&driver.plan.app);
-                    }
-                    return;
-                }
+                Ok(_) => return,
                 Err(e) => error!(error = %e, "its journal cannot be written: it stands still. {}", e.hint()),
             }
             while let Err(e) = self.read_again(&mut driver).await {

@@ -24,6 +24,9 @@ pub enum Change {
     Candidate {
         /// Its activation.
         tag: Tag,
+        /// The lowest private port of `handoff = "port"` of this activation.
+        #[serde(default)]
+        base_port: u16,
     },
     /// A release was sealed.
     Add {

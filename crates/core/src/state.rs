@@ -192,10 +192,11 @@ impl AppState {
     /// applying it once, because a step that a crash left open runs again.
     pub fn apply(&mut self, change: &Change, at: Timestamp, failure: Option<&ErrorBody>) {
         match change {
-            Change::Candidate { tag } => {
+            Change::Candidate { tag, base_port } => {
                 self.candidate = Some(*tag);
                 if let Some(r) = self.releases.get_mut(&tag.label) {
                     r.runs = r.runs.max(tag.run);
+                    r.base_port = *base_port;
                 }
             }
             Change::Add { release } => {

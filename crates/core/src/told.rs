@@ -132,7 +132,7 @@ impl Action {
 
 fn change_release(change: &Change) -> Option<Label> {
     match change {
-        Change::Candidate { tag }
+        Change::Candidate { tag, .. }
         | Change::Dismiss { tag }
         | Change::Live { tag, .. }
         | Change::Unlive { tag, .. }
@@ -153,7 +153,7 @@ fn change_release(change: &Change) -> Option<Label> {
 /// A change in words.
 pub fn change_text(change: &Change) -> String {
     match change {
-        Change::Candidate { tag } => format!("begin {tag}"),
+        Change::Candidate { tag, .. } => format!("begin {tag}"),
         Change::Add { release } => format!("know {}", release.label),
         Change::Fail { label } => format!("mark {label} as rolled back"),
         Change::Dismiss { tag } => format!("dismiss {tag}"),

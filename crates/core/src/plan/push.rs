@@ -204,6 +204,12 @@ fn plan_stale(swap: &Swap<'_>, steps: &mut Steps) {
 fn plan_leftovers(swap: &Swap<'_>, steps: &mut Steps) -> Vec<Tag> {
     let state = &swap.facts.state;
     let mut boots = Vec::new();
+    if state.unended.is_some()
+        && let Some(tag) = state.live
+        && let Some(release) = state.releases.get(&tag.label)
+    {
+        swap.put_down(Activation { tag, release }, steps);
+    }
     plan_stale(swap, steps);
     for of in super::operate::leftovers(swap.facts) {
         swap.put_down(of, steps);
@@ -251,7 +257,7 @@ fn plan_stage(from: From, strategy: Strategy, swap: &Swap<'_>, steps: &mut Steps
     }
     let dismiss = record(Change::Dismiss { tag: new.tag });
     let drains = lingers.then(|| record(Change::Draining { tag: new.tag }));
-    let begin = record(Change::Candidate { tag: new.tag });
+    let begin = record(Change::Candidate { tag: new.tag, base_port: release.base_port });
     steps.add(Phase::Stage, begin, drains.into_iter().chain([dismiss]).collect());
     let forget_user =
         if first { vec![Action::RemoveUser { app: app.clone(), user: user.clone() }] } else { vec![] };
