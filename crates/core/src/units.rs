@@ -150,11 +150,11 @@ impl Activation<'_> {
         let tree = &self.release.tree;
         let private = tree.replace("/releases/", "/writable/");
         let kept = format!("{STATE_DIR}/{}/shared", self.spec().app);
-        let mount =
-            |dir: &str, path: &String| (format!("{dir}/{}", folder_name(path)), format!("{tree}/{path}"));
-        let writable = process.writable.iter().map(|p| mount(&private, p));
-        let mut mounts: Vec<(String, String)> =
-            writable.chain(process.shared.iter().map(|p| mount(&kept, p))).collect();
+        let inside = |path: &String| format!("{tree}/{path}");
+        let writable = process.writable.iter().map(|p| (format!("{private}/{}", folder_name(p)), inside(p)));
+        // What is kept stands under its own path, for people who look for it.
+        let shared = process.shared.iter().map(|p| (format!("{kept}/{p}"), inside(p)));
+        let mut mounts: Vec<(String, String)> = writable.chain(shared).collect();
         // The outer one first: what is mounted inside another mount comes after it.
         mounts.sort_by(|a, b| a.1.cmp(&b.1));
         mounts.dedup();
