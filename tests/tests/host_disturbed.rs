@@ -70,7 +70,27 @@ fn deploys_though_disturbed(suite: Suite) -> Result<()> {
         deploys_though(&site, line, &old, &new)
             .with_context(|| format!("`{line}` while {new} replaces {old}"))?;
     }
+    others_borrow_too(&site, "v6", "v7").context("while others borrow the listener of v7")?;
     site.host.finish()
+}
+
+/// An agent that is ended while it borrows a listener leaves a lender behind, which comes to the next one. Here they
+/// come all the time: no loan may fail by one that is too early, or by a second one.
+fn others_borrow_too(site: &Site, old: &str, new: &str) -> Result<()> {
+    let unit = format!("deployd-shop-http-{new}");
+    let line = format!(
+        "while :; do ! systemctl -q is-active {unit}.socket || systemctl start deployd-fd-nb@{unit}; done"
+    );
+    let traffic = Traffic::on(&site.host, &[old, new])?;
+    site.host.ok(&format!("systemd-run -q --unit=others bash -c '{line}'"))?;
+    let pushing = push_slowly(site, new, START_MS)?;
+    pushing.called()?.expect(0)?;
+    site.host.ok("systemctl stop others.service")?;
+    let lent = site.host.ok("journalctl -u others.service --grep 'Job for deployd-fd-nb@' -q | wc -l")?;
+    ensure!(lent != "0", "no lender of theirs was turned away: they were never too early");
+    traffic.end_unharmed()?;
+    ensure!(site.live("shop")? == new);
+    shop::require_settled(site, LIMIT)
 }
 
 fn deploys_though(site: &Site, line: &str, old: &str, new: &str) -> Result<()> {

@@ -134,9 +134,15 @@ impl RealHost {
                 self.note_nonblocking(&first.process, found, drop_in, *unit_says, *reload).await
             }
             Action::ReloadIfNeeded { units } => self.reload_if_needed(units).await,
-            Action::Check { trial, timeout, restarts } => self.check(trial, *timeout, *restarts, run).await,
-            Action::Watch { trial, duration, restarts, .. } => {
-                self.watch(trial, *duration, *restarts, run).await
+            Action::Check { trial, timeout, restarts } => {
+                let checked = self.check(trial, *timeout, *restarts, run).await;
+                checked.map_err(|e| match &trial.advice {
+                    Some(advice) => e.cause("hint", advice.clone()),
+                    None => e,
+                })
+            }
+            Action::Watch { trial, duration, restarts, settle, .. } => {
+                self.watch(trial, *duration, *restarts, *settle, run).await
             }
             Action::Record { change } => Ok(self.note_change(change, run).await),
             Action::Commit { target, wanted_by } => self.commit(target, wanted_by).await,

@@ -17,8 +17,6 @@ use super::instances::{app_of, ended};
 use crate::driver::{Done, Run};
 use crate::host::probe::{self, HttpProbe, Probed, Target};
 
-/// How long PID 1 may take to start a process that ended again: its back-off, and some.
-const COMES_BACK: Duration = Duration::from_secs(3);
 /// How often it is looked whether the processes are up.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -34,20 +32,6 @@ struct Running<'a> {
 impl RealHost {
     /// Waits until every check passes and every process is up.
     pub(super) async fn check(
-        &self,
-        trial: &Trial,
-        timeout: Millis,
-        restarts: u32,
-        run: &Run,
-    ) -> Result<Done, ErrorBody> {
-        let judged = self.judge(trial, timeout, restarts, run).await;
-        judged.map_err(|e| match &trial.advice {
-            Some(advice) => e.cause("hint", advice.clone()),
-            None => e,
-        })
-    }
-
-    async fn judge(
         &self,
         trial: &Trial,
         timeout: Millis,
@@ -84,6 +68,7 @@ impl RealHost {
         trial: &Trial,
         duration: Millis,
         restarts: u32,
+        settle: Millis,
         run: &Run,
     ) -> Result<Done, ErrorBody> {
         let began = Instant::now();
@@ -109,7 +94,9 @@ impl RealHost {
         }
         // What happened during the last try counts; a process that just ended is counted when it is started again.
         let ended = Instant::now();
-        while !self.look(trial, &crashes, restarts + 1, run).await? && ended.elapsed() < COMES_BACK {
+        while !self.look(trial, &crashes, restarts + 1, run).await?
+            && ended.elapsed() < Duration::from(settle)
+        {
             tokio::time::sleep(LOOK).await;
         }
         Ok(passed(&running))

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::listener::{Blocking, Listener, ListenerError};
@@ -112,7 +112,7 @@ fn is_relay(unit: &str, socket_unit: &str) -> bool {
 #[derive(Debug)]
 struct Waiting {
     lender: String,
-    send: oneshot::Sender<OwnedFd>,
+    send: mpsc::UnboundedSender<OwnedFd>,
     /// Which expectation it is: a later one of the same unit must not be taken for it.
     number: u64,
 }
@@ -123,7 +123,7 @@ struct Shared {
     waiting: Mutex<HashMap<String, Waiting>>,
     /// What relays may take, by socket unit.
     offered: Mutex<HashMap<String, Arc<Listener>>>,
-    /// One loan of a socket unit at a time: a lender sends one descriptor, to one who waits.
+    /// One loan of a socket unit at a time.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// How many expectations there were.
     count: AtomicU64,
@@ -168,22 +168,29 @@ impl Lender {
             .ok_or_else(|| LenderError::NotASocket { unit: socket_unit.to_owned() })?;
         let turn = lock(&self.shared.turns).entry(socket_unit.to_owned()).or_default().clone();
         let turn = turn.lock().await;
-        let (entry, received) = self.expect(socket_unit, &lender);
-        let started = systemd.start(&lender).await;
-        let job = started.map_err(|source| LenderError::Start { lender: lender.clone(), source })?;
+        let (entry, mut received) = self.expect(socket_unit, &lender);
+        let mut job = start(systemd, &lender).await?;
+        if job == JobResult::Failed {
+            // A lender that an agent before this one had started is turned away while nobody waits, and a start
+            // joins its job if that still runs. Every lender that starts from now on is expected.
+            job = start(systemd, &lender).await?;
+        }
         if job != JobResult::Done {
             return Err(LenderError::Failed { lender, job });
         }
-        let fd = timeout(PEER_TIMEOUT, received).await;
+        let fd = timeout(PEER_TIMEOUT, received.recv()).await;
         drop((entry, turn));
         match fd {
-            Ok(Ok(fd)) => Listener::adopt(fd).map_err(|source| LenderError::NotAListener { lender, source }),
-            Ok(Err(_)) | Err(_) => Err(LenderError::Nothing { lender }),
+            Ok(Some(fd)) => {
+                Listener::adopt(fd).map_err(|source| LenderError::NotAListener { lender, source })
+            }
+            Ok(None) | Err(_) => Err(LenderError::Nothing { lender }),
         }
     }
 
-    fn expect(&self, unit: &str, lender: &str) -> (Entry, oneshot::Receiver<OwnedFd>) {
-        let (send, received) = oneshot::channel();
+    /// Until the entry is dropped: two runs of the lender may come, the one of an agent before this one and ours.
+    fn expect(&self, unit: &str, lender: &str) -> (Entry, mpsc::UnboundedReceiver<OwnedFd>) {
+        let (send, received) = mpsc::unbounded_channel();
         let number = self.shared.count.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { lender: lender.to_owned(), send, number };
         lock(&self.shared.waiting).insert(unit.to_owned(), waiting);
@@ -223,15 +230,17 @@ impl Lender {
     }
 
     fn accept_loan(&self, unit: &str, sender: &str, fd: OwnedFd) -> Result<(), &'static str> {
-        let mut waiting = lock(&self.shared.waiting);
-        match waiting.get(unit) {
-            None => return Err("nobody waits for it"),
-            Some(entry) if entry.lender != sender => return Err("not the lender that was started"),
-            Some(_) => {}
+        match lock(&self.shared.waiting).get(unit) {
+            None => Err("nobody waits for it"),
+            Some(entry) if entry.lender != sender => Err("not the lender that was started"),
+            Some(entry) => entry.send.send(fd).map_err(|_| "nobody waits for it any more"),
         }
-        let entry = waiting.remove(unit).ok_or("nobody waits for it")?;
-        entry.send.send(fd).map_err(|_| "nobody waits for it any more")
     }
+}
+
+async fn start(systemd: &Systemd, lender: &str) -> Result<JobResult, LenderError> {
+    let started = systemd.start(lender).await;
+    started.map_err(|source| LenderError::Start { lender: lender.to_owned(), source })
 }
 
 /// Removes an expectation when its borrower gives up.
@@ -295,6 +304,23 @@ mod tests {
         assert!(received.try_recv().is_ok());
         drop(second);
         assert!(lock(&lender.shared.waiting).is_empty());
+    }
+
+    /// The lender that an agent before this one had started comes first, and must not use up the expectation of ours.
+    #[test]
+    fn every_lender_is_accepted_while_somebody_waits() {
+        let lender = Lender::default();
+        let lend = |sender| {
+            let fd = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+            lender.accept_loan("a.socket", sender, fd)
+        };
+        let (entry, mut received) = lender.expect("a.socket", "deployd-fd@a.service");
+        assert_eq!(lend("deployd-fd-nb@a.service"), Err("not the lender that was started"));
+        assert_eq!(lend("deployd-fd@a.service"), Ok(()));
+        assert_eq!(lend("deployd-fd@a.service"), Ok(()));
+        assert!(received.try_recv().is_ok());
+        drop(entry);
+        assert_eq!(lend("deployd-fd@a.service"), Err("nobody waits for it"));
     }
 
     #[test]

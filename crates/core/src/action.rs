@@ -312,6 +312,8 @@ pub enum Action {
         restarts: u32,
         /// Whether a new push may end it early.
         supersedable: bool,
+        /// How long after it a process that just ended may take to be up, or counted as crashed.
+        settle: Millis,
     },
     /// Change what the host knows.
     Record {

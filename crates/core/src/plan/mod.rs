@@ -244,7 +244,9 @@ fn own_wait(action: &Action) -> Millis {
         | Action::AwaitPort { timeout, .. }
         | Action::LearnNonblocking { timeout, .. } => *timeout,
         Action::Check { trial, timeout, .. } => with_last_try(*timeout, trial),
-        Action::Watch { trial, duration, .. } => Millis(duration.0.saturating_add(judged_within(trial).0)),
+        Action::Watch { trial, duration, settle, .. } => {
+            Millis(duration.0.saturating_add(judged_within(trial).0).saturating_add(settle.0))
+        }
         Action::AwaitEmptyQueue { cap, .. }
         | Action::Relay { cap, .. }
         | Action::AwaitCarried { cap, .. } => *cap,

@@ -8,7 +8,7 @@ use deployd_api::ids::Label;
 use deployd_api::spec::{Millis, Strategy};
 
 use super::push::running;
-use super::swap::{Swap, await_ports, end_proxy};
+use super::swap::{Swap, await_ports, take_down};
 use super::{Phase, Plan, Planned, Steps, Warm};
 use crate::action::Action;
 use crate::facts::{Epmd, Facts};
@@ -86,33 +86,13 @@ pub(super) fn plan_stop(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     steps.add(Phase::Commit, stopped, vec![]);
     let left = leftovers(facts);
     for of in left.iter().copied().chain([old]) {
-        plan_down(of, true, &mut steps);
+        take_down(of, of.sockets(), Phase::Retire, &mut steps);
     }
     for of in left {
         let drains = Change::Draining { tag: of.tag };
         steps.add(Phase::Retire, Action::Record { change: drains }, vec![]);
     }
     Ok(finish(Kind::Stop, facts, Some(old.tag), steps))
-}
-
-/// Listeners, then instances, then the sockets themselves.
-fn plan_down(of: Activation<'_>, wait: bool, steps: &mut Steps) {
-    for socket in of.sockets() {
-        steps.add(Phase::Retire, Action::CloseListener { socket }, vec![]);
-    }
-    for process in of.processes().iter().rev() {
-        for instance in of.instances_of(process) {
-            steps.add(Phase::Retire, Action::StopInstance { instance, wait }, vec![]);
-        }
-        for proxy in of.proxies_of(process) {
-            for action in end_proxy(of, &proxy) {
-                steps.add(Phase::Retire, action, vec![]);
-            }
-        }
-    }
-    for socket in of.sockets() {
-        steps.add(Phase::Retire, Action::LeaveGroup { socket }, vec![]);
-    }
 }
 
 /// Restarts one instance after the other; the listener stays, so clients wait and nobody is refused.
@@ -163,7 +143,7 @@ pub(super) fn plan_remove(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     for tag in tags {
         let Some(release) = state.releases.get(&tag.label) else { continue };
         let of = Activation { tag, release };
-        plan_down(of, true, &mut steps);
+        take_down(of, of.sockets(), Phase::Retire, &mut steps);
         paths.extend(of.file_paths());
         paths.extend(of.drop_ins());
     }

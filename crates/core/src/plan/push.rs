@@ -10,7 +10,7 @@ use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
 use deployd_api::spec::{Millis, Strategy};
 
 use super::refuse::{refuse_addresses, refuse_push, wanted_memory};
-use super::swap::{Return, Swap, end_proxy, stop_workers};
+use super::swap::{Return, Swap, stop_workers, take_down};
 use super::{Phase, Plan, Planned, Steps, Warm};
 use crate::action::{Action, Socket, UnitFile};
 use crate::facts::{Epmd, Facts};
@@ -18,6 +18,8 @@ use crate::state::{Change, Release, Tag};
 use crate::units::{self, Activation};
 use crate::{diff, journal, retention};
 
+/// PID 1's back-off before it starts a process that ended again, and some: only then is the crash counted.
+const SETTLE: Millis = Millis::from_secs(3);
 /// Crashes that are forgiven while a release is watched; while it earns `min_healthy`, none is.
 const MONITOR_RESTARTS: u32 = 2;
 
@@ -182,20 +184,8 @@ fn plan_stale(swap: &Swap<'_>, steps: &mut Steps) {
     for tag in tags {
         let Some(release) = state.releases.get(&tag.label) else { continue };
         let of = Activation { tag, release };
-        for socket in of.sockets().into_iter().filter(Socket::is_grouped) {
-            steps.add(Phase::Preflight, Action::CloseListener { socket }, vec![]);
-        }
-        for instance in of.instances() {
-            steps.add(Phase::Preflight, Action::StopInstance { instance, wait: true }, vec![]);
-        }
-        for proxy in of.processes().iter().flat_map(|p| of.proxies_of(p)) {
-            for action in end_proxy(of, &proxy) {
-                steps.add(Phase::Preflight, action, vec![]);
-            }
-        }
-        for socket in of.sockets().into_iter().filter(Socket::is_grouped) {
-            steps.add(Phase::Preflight, Action::LeaveGroup { socket }, vec![]);
-        }
+        let grouped = of.sockets().into_iter().filter(Socket::is_grouped).collect();
+        take_down(of, grouped, Phase::Preflight, steps);
     }
 }
 
@@ -355,7 +345,8 @@ fn plan_live(kind: Kind, swap: &Swap<'_>, warm: Warm, steps: &mut Steps) {
     let min_healthy = swap.new.spec().deploy.min_healthy;
     if kind == Kind::Push && min_healthy > Millis(0) {
         let trial = swap.trial(swap.new, deployd_api::spec::Gate::while_watched);
-        let watch = Action::Watch { trial, duration: min_healthy, restarts: 0, supersedable: false };
+        let watch =
+            Action::Watch { trial, duration: min_healthy, restarts: 0, supersedable: false, settle: SETTLE };
         steps.add(Phase::Live, watch, vec![]);
     }
     swap.mark_live(warm == Warm::Yes, steps);
@@ -371,7 +362,13 @@ fn plan_monitor(swap: &Swap<'_>, monitor: Millis, steps: &mut Steps) {
         return;
     }
     let trial = swap.trial(swap.new, deployd_api::spec::Gate::while_watched);
-    let watch = Action::Watch { trial, duration: monitor, restarts: MONITOR_RESTARTS, supersedable: true };
+    let watch = Action::Watch {
+        trial,
+        duration: monitor,
+        restarts: MONITOR_RESTARTS,
+        supersedable: true,
+        settle: SETTLE,
+    };
     steps.add(Phase::Monitor, watch, vec![]);
 }
 

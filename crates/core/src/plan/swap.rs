@@ -5,7 +5,8 @@ mod down;
 mod immediate;
 mod judge;
 
-pub(super) use down::{end_proxy, stop_workers};
+use down::end_proxy;
+pub(super) use down::{stop_workers, take_down};
 pub(super) use judge::await_ports;
 pub use judge::private_ports;
 

@@ -208,8 +208,26 @@ pub(in crate::plan) fn stop_workers(swap: &Swap<'_>, overlap: bool, phase: Phase
     }
 }
 
+/// Nothing comes after it: listeners, then processes to their end, then the sockets themselves.
+pub(in crate::plan) fn take_down(of: Activation<'_>, sockets: Vec<Socket>, phase: Phase, steps: &mut Steps) {
+    for socket in sockets.iter().cloned() {
+        steps.add(phase, Action::CloseListener { socket }, vec![]);
+    }
+    for process in of.processes().iter().rev() {
+        for instance in of.instances_of(process) {
+            steps.add(phase, Action::StopInstance { instance, wait: true }, vec![]);
+        }
+        for action in of.proxies_of(process).iter().flat_map(|proxy| end_proxy(of, proxy)) {
+            steps.add(phase, action, vec![]);
+        }
+    }
+    for socket in sockets {
+        steps.add(phase, Action::LeaveGroup { socket }, vec![]);
+    }
+}
+
 /// Ends a proxy whose app has ended, when it carries nothing any more.
-pub(in crate::plan) fn end_proxy(of: Activation<'_>, proxy: &Instance) -> [Action; 2] {
+pub(super) fn end_proxy(of: Activation<'_>, proxy: &Instance) -> [Action; 2] {
     let cap = match of.spec().deploy.drain_timeout {
         Drain::Limited(limit) => limit,
         Drain::Unlimited => FOR_EVER,
