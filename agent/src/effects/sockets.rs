@@ -286,21 +286,21 @@ impl RealHost {
         patience: Patience,
         run: &Run,
     ) -> Result<Blocking, ErrorBody> {
-        let gone = || format!("nothing listens on {} for it", socket.address);
+        let shut = format!("it shut down its listener {}", socket.listener);
+        let none = format!("nothing listens on {} for it", socket.address);
+        // It may have done so before anybody looked.
+        let gone = || if self.held.is_shut(&socket.unit) { &shut } else { &none };
         let (Some(listener), Some(addr)) = (self.reach(socket, run).await?, socket.address.loopback()) else {
-            return Err(self.start_failed(first, &gone(), run).await);
+            return Err(self.start_failed(first, gone(), run).await);
         };
         let Some(index) = self.index(socket, run).await? else {
-            return Err(self.start_failed(first, &gone(), run).await);
+            return Err(self.start_failed(first, gone(), run).await);
         };
         let target = Target::Tcp { addr, mark: Some(self.settings.mark_prefix.mark(index)) };
         let place = socket.address.to_string();
         tokio::select! {
             accepted = self.accepts(first, &target, &place, patience, run) => accepted?,
-            () = self.shut(socket) => {
-                let why = format!("it shut down its listener {}", socket.listener);
-                return Err(self.start_failed(first, &why, run).await);
-            }
+            () = self.shut(socket) => return Err(self.start_failed(first, &shut, run).await),
         }
         listener.blocking().map_err(|e| step_failed(&e))
     }

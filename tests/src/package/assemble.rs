@@ -16,6 +16,10 @@ const CONTROL_FILES: [(&str, u32); 5] =
 /// Packs both packages as `version` (suites that test upgrades pass another one than the workspace's).
 pub fn assemble(binaries: &Binaries, version: &str) -> Result<Packages> {
     let arch = output_of("dpkg", &["--print-architecture"])?;
+    // Suites that were started without packages build them, each in a process of its own.
+    fs::create_dir_all(target_dir().join("debian"))?;
+    let turn = fs::File::create(target_dir().join("debian/.lock"))?;
+    turn.lock().context("failed to wait for another process that packs")?;
     let pack_one =
         |name: &str| pack(binaries, name, version, &arch).with_context(|| format!("failed to pack {name}"));
     Ok(Packages { agent: pack_one("deployd")?, ctl: pack_one("deployd-ctl")? })
@@ -47,11 +51,13 @@ fn pack(binaries: &Binaries, name: &str, version: &str, arch: &str) -> Result<Pa
         }
     }
     fill_in(&debian.join("control"), version, arch, size)?;
-    let package = out.join(format!("{name}_{version}_{arch}.deb"));
+    // Under its own name only when it is whole: somebody may be reading the last one.
+    let (package, packed) = (out.join(format!("{name}_{version}_{arch}.deb")), tree.with_extension("packed"));
     output_of(
         "dpkg-deb",
-        &["--build", "--root-owner-group", "-Zxz", "-z1", &path_text(&tree)?, &path_text(&package)?],
+        &["--build", "--root-owner-group", "-Zxz", "-z1", &path_text(&tree)?, &path_text(&packed)?],
     )?;
+    fs::rename(&packed, &package)?;
     fs::remove_dir_all(&tree)?;
     Ok(package)
 }
