@@ -40,7 +40,9 @@ pub async fn at_start(systemd: &Systemd) {
 
 /// A check that was interrupted is made anew, with a command of its own.
 async fn end_checks(systemd: &Systemd) -> Result<(), ErrorBody> {
-    for unit in systemd.list(&["deployd-check-*"]).await.map_err(|e| step_failed(&e))? {
+    let found = systemd.list(&["deployd-check-*.service"]).await.map_err(|e| step_failed(&e))?;
+    // Processes of an app that is named `check` are instances.
+    for unit in found.into_iter().filter(|unit| !unit.name.contains('@')) {
         systemd.clear(&unit.name).await.map_err(|e| step_failed(&e))?;
     }
     Ok(())

@@ -16,7 +16,7 @@ use deployd::driver::{Done, Port, Run};
 use deployd::janitor::Drained;
 use deployd::recover::recover;
 use deployd::store::Store;
-use deployd::supervisor::{Observer, Supervisor};
+use deployd::supervisor::{Claims, Observer, Supervisor};
 use deployd_api::deployment::{Deployment, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, DeploymentId, Digest, Timestamp};
@@ -90,7 +90,7 @@ impl Drained for Pretender {
 }
 
 impl Observer for Pretender {
-    async fn facts(&self, _: &Request, state: AppState) -> Result<Facts, ErrorBody> {
+    async fn facts(&self, _: &Request, state: AppState, _: &Claims) -> Result<Facts, ErrorBody> {
         Ok(Facts {
             state,
             now: Timestamp(1),

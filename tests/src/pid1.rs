@@ -46,8 +46,13 @@ fn last_told(host: &Host, unit: &str, message: &str) -> Result<u64> {
     ))?;
     ensure!(!line.is_empty(), "PID 1 has not told {message} of {unit}");
     let entry: Value = serde_json::from_str(&line).context("an entry of the journal is not JSON")?;
-    let time = entry["__MONOTONIC_TIMESTAMP"].as_str().and_then(|time| time.parse().ok());
-    time.with_context(|| format!("an entry without a time: {line}"))
+    let time = |field: &str| -> Option<u64> { entry[field].as_str()?.parse().ok() };
+    // When journald took the entry, less the time since PID 1 sent it.
+    let sent = || {
+        let late = time("__REALTIME_TIMESTAMP")?.saturating_sub(time("_SOURCE_REALTIME_TIMESTAMP")?);
+        time("__MONOTONIC_TIMESTAMP")?.checked_sub(late)
+    };
+    sent().with_context(|| format!("an entry without its times: {line}"))
 }
 
 /// A property of a unit that is a number.

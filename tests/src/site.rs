@@ -205,6 +205,6 @@ pub fn shop(env: &[(&str, &str)], deploy: &str, more: &str) -> String {
     format!(
         "app = \"shop\"\n\n[env]\n{env}\n[processes.web]\nexec = \"bin/app web\"\n\n[listen.http]\naddress = \":8080\"\n\n\
          [checks.health]\npath = \"/health\"\ninterval = \"200ms\"\n\n\
-         [deploy]\nwait_timeout = \"20s\"\ndrain_timeout = \"10s\"\n{deploy}\n\n{more}"
+         [deploy]\nwait_timeout = \"20s\"\ndrain_timeout = \"20s\"\n{deploy}\n\n{more}"
     )
 }

@@ -267,6 +267,7 @@ fn hands_over_in_every_way(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let dir = site.artifact("static")?;
     refused_untouched(&site, &dir)?;
+    advised_when_it_binds(&site, &dir)?;
 
     let arg = "/srv/passed".to_owned();
     site.host.push_dir(&deployd_tests::package::repository().join("tests/apps/python"), &arg)?;
@@ -320,6 +321,18 @@ fn require_no_variables(asker: &Asker) -> Result<()> {
     let ours = |name: &&str| name.starts_with("LISTEN_") || ["LD_PRELOAD", "DEPLOYD_BIND"].contains(name);
     ensure!(!names.lines().any(|name| ours(&name)), "{names}");
     Ok(())
+}
+
+/// `handoff = "auto"` of a static binary that binds its port itself: nobody can tell before it ran.
+fn advised_when_it_binds(site: &Site, dir: &str) -> Result<()> {
+    let text = Program::Tokio.spec("binds", ANY, &[]).replace(Program::Tokio.exec(), "bin/app naive 8080");
+    let spec = site.spec("binds", &text)?;
+    let called = site.push(dir, &spec)?.expect(4)?;
+    // Long lines are wrapped.
+    let said = called.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(said.contains("statically linked: it gets its listener only if it reads LISTEN_FDS"), "{said}");
+    ensure!(said.contains("handoff = \"port\" in [listen.http]"), "{said}");
+    site.require_silent_doctor()
 }
 
 /// `handoff = "bind"` of a static binary: refused before anything is touched.

@@ -68,15 +68,24 @@ fn immediate_brings_the_old_one_back(site: &Site, dir: &str) -> Result<()> {
 /// What is live and watched is committed by the next push.
 fn a_newer_push_ends_the_watch(site: &Site, dir: &str) -> Result<()> {
     let traffic = Traffic::on(&site.host, &["v2", "v4", "v5"])?;
+    let mut ids = Vec::new();
     for label in ["v4", "v5"] {
         let spec = site.spec(label, &watched().env("BUILD", label).text())?;
-        site.ctl(&format!("push {dir} -c {spec}"))?.expect(0)?;
+        let told = site.ctl(&format!("push {dir} -c {spec} -o json"))?.expect(0)?.stdout;
+        let told: serde_json::Value = serde_json::from_str(&told).context("push told no JSON")?;
+        ids.push(told["id"].as_str().context("a deployment has an id")?.to_owned());
         ensure!(site.live("shop")? == label);
     }
     traffic.end_unharmed()?;
     let releases = site.ctl("releases -a shop -o json")?.expect(0)?.stdout;
     let found = ["\"v4\"", "\"v5\""].iter().all(|label| releases.contains(label));
     ensure!(found && site.verdict("shop")?.is_none(), "{releases}");
+    // The one before: its watch was not waited for, and it is committed all the same.
+    let ended = site.journal(&ids[0])?;
+    let superseded = ended.iter().any(|record| record["record"] == "superseded");
+    let committed =
+        ended.iter().any(|record| record["record"] == "finished" && record["verdict"] == "committed");
+    ensure!(superseded && committed, "{ended:?}");
     Ok(())
 }
 
@@ -101,8 +110,8 @@ fn a_kept_build_is_watched_again(site: &Site, dir: &str) -> Result<()> {
 
 /// One deployment an app, in turn; another app's does not wait.
 fn apps_do_not_wait_for_one_another(site: &Site, dir: &str) -> Result<()> {
-    let slow = Spec::shop().env("START_MS", "3000");
-    let first = shop::push(site, dir, "slow", &slow)?;
+    let slow = Spec::shop().env("START_MS", "8000");
+    let mut first = shop::push(site, dir, "slow", &slow)?;
     deployd_tests::wait::until(LIMIT, "a deployment that runs", || match site.status("shop") {
         Ok(status) if status["deployment"]["step"].is_string() => Ok(()),
         Ok(status) => Err(status.to_string()),
@@ -115,6 +124,7 @@ fn apps_do_not_wait_for_one_another(site: &Site, dir: &str) -> Result<()> {
         .key("listen.http", "address", ":8090")
         .key("deploy", "min_healthy", "0s");
     site.deploy(dir, &site.spec("blog", &blog.text())?)?;
+    ensure!(!first.has_ended()?, "blog waited for shop, or came too late");
     let told = first.called()?.expect(0)?;
     ensure!(told.stdout.contains("live"), "{}", told.stdout);
     second.called()?.expect(0)?;

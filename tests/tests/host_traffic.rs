@@ -130,7 +130,7 @@ fn check_units(site: &Site) -> Result<String> {
 
 fn wait_for_check(site: &Site, label: &str) -> Result<()> {
     wait::until(LIMIT, "a check that runs", || {
-        let unit = format!("systemctl is-active deployd-check-dpl-shop-smoke-{label}.service || true");
+        let unit = format!("systemctl is-active deployd-check-dpl_shop-smoke-{label}.service || true");
         match site.host.ok(&unit) {
             Ok(state) if state.trim() == "activating" => Ok(()),
             other => Err(format!("{other:?}")),

@@ -23,11 +23,14 @@ pub(crate) enum Purpose {
 }
 
 /// A program that must be found, the Debian package that brings it, and what it is for.
-const NEEDED: [(&str, &str, Purpose); 9] = [
+const NEEDED: [(&str, &str, Purpose); 12] = [
     ("cc", "build-essential", Purpose::Checks),
     ("readelf", "binutils", Purpose::Checks),
     ("unshare", "util-linux", Purpose::Checks),
     ("ip", "iproute2", Purpose::Checks),
+    ("kill", "procps", Purpose::Checks),
+    ("python3", "python3", Purpose::Checks),
+    ("node", "nodejs", Purpose::Checks),
     ("dpkg-deb", "dpkg", Purpose::Packages),
     ("debootstrap", "debootstrap", Purpose::Hosts),
     ("systemd-nspawn", "systemd-container", Purpose::Hosts),

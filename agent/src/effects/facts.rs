@@ -1,12 +1,12 @@
 //! Looks at the host once, for one plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Digest, ProcessName};
 use deployd_api::manifest::{EntryKind, Manifest};
-use deployd_api::spec::Spec;
+use deployd_api::spec::{Address, Spec};
 use deployd_core::action::UnitFile;
 use deployd_core::facts::{ArtifactFacts, Facts};
 use deployd_core::plan::Request;
@@ -17,17 +17,14 @@ use super::failure::step_failed;
 use super::files::blocking;
 use crate::driver::clock;
 use crate::host::{elf, facts, users};
-use crate::supervisor::Observer;
+use crate::supervisor::{Claims, Observer};
 
 /// Where programs that are named without a path are looked for, as PID 1 does.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Observer for RealHost {
-    async fn facts(&self, request: &Request, state: AppState) -> Result<Facts, ErrorBody> {
-        let spec = match request {
-            Request::Push { document, .. } => Some(&document.spec),
-            _ => None,
-        };
+    async fn facts(&self, request: &Request, state: AppState, others: &Claims) -> Result<Facts, ErrorBody> {
+        let spec = wanted(request, &state);
         let artifact = match request {
             Request::Push { document, .. } => {
                 self.artifact(&state.app, document.artifact, &document.spec).await?
@@ -35,10 +32,10 @@ impl Observer for RealHost {
             _ => None,
         };
         let ported = ported_instances(request, &state);
-        let app = state.app.clone();
+        let (app, promised) = (state.app.clone(), others.private.clone());
         let look = move || {
             let memory = facts::memory_available().map_err(|e| step_failed(&e))?;
-            Ok((memory, users::lookup(&app).err().map(|e| e.to_string()), base_port(ported)?))
+            Ok((memory, users::lookup(&app).err().map(|e| e.to_string()), base_port(ported, &promised)?))
         };
         let (memory_available, user_taken, base_port) = blocking(look).await??;
         Ok(Facts {
@@ -50,7 +47,7 @@ impl Observer for RealHost {
             memory_available,
             artifact,
             strangers: match spec {
-                Some(spec) => self.strangers(spec, &state).await?,
+                Some(spec) => self.strangers(spec, &state, others).await?,
                 None => BTreeMap::new(),
             },
             user_taken,
@@ -127,14 +124,17 @@ impl RealHost {
         }))
     }
 
-    /// Who else holds a port of the spec. What the app itself listens on already is no stranger.
-    async fn strangers(&self, spec: &Spec, state: &AppState) -> Result<BTreeMap<u16, String>, ErrorBody> {
+    /// Who else holds a port of the spec, or is about to. What the app itself listens on already is no stranger.
+    async fn strangers(
+        &self,
+        spec: &Spec,
+        state: &AppState,
+        others: &Claims,
+    ) -> Result<BTreeMap<u16, String>, ErrorBody> {
         let live = state.live_release().filter(|_| !state.stopped);
-        let own: Vec<u16> = live
-            .iter()
-            .flat_map(|r| r.document.spec.listen.values())
-            .filter_map(|l| l.address.port())
-            .collect();
+        let served = live.iter().flat_map(|r| r.document.spec.listen.values()).map(|l| &l.address);
+        let known = state.groups.values().flatten().map(|socket| &socket.address);
+        let own: Vec<u16> = served.chain(known).filter_map(Address::port).collect();
         let ports = spec.listen.values().filter_map(|l| l.address.port()).filter(|p| !own.contains(p));
         let prefix = format!("deployd-{}-", state.app.unit_part());
         let mut strangers = BTreeMap::new();
@@ -146,22 +146,29 @@ impl RealHost {
             let other = serves.or_else(|| holders.first()).filter(|h| !of(h, &prefix));
             if let Some(other) = other {
                 strangers.insert(port, holder_text(other));
+            } else if let Some(app) = others.public.get(&port) {
+                strangers.insert(port, format!("{app}, which is being deployed"));
             }
         }
         Ok(strangers)
     }
 }
 
+/// The spec of what is to run next; of what runs already nothing is asked.
+fn wanted<'a>(request: &'a Request, state: &'a AppState) -> Option<&'a Spec> {
+    let release = match request {
+        Request::Push { document, .. } => return Some(&document.spec),
+        Request::Rollback { to } => state.releases.get(&to.or(state.previous)?),
+        Request::Start => state.live_release().filter(|_| state.stopped),
+        Request::Stop | Request::Restart | Request::Remove => None,
+    };
+    release.map(|r| &r.document.spec)
+}
+
 /// How many private ports the release that is to run needs: one an instance that is reached by one.
 fn ported_instances(request: &Request, state: &AppState) -> u32 {
-    let spec = match request {
-        Request::Push { document, .. } => Some(&document.spec),
-        Request::Rollback { to } => {
-            to.or(state.previous).and_then(|label| state.releases.get(&label)).map(|r| &r.document.spec)
-        }
-        // They keep the ports of the activation that there is.
-        Request::Start | Request::Stop | Request::Restart | Request::Remove => None,
-    };
+    // A start keeps the ports of the activation that there is.
+    let spec = wanted(request, state).filter(|_| !matches!(request, Request::Start));
     let Some(spec) = spec else { return 0 };
     spec.processes.iter().filter(|(name, _)| spec.has_private_port(name)).map(|(_, p)| p.instances).sum()
 }
@@ -180,12 +187,13 @@ fn epmd(manifest: &Manifest) -> Option<String> {
 }
 
 /// Free loopback ports for programs that cannot take a listener.
-fn base_port(instances: u32) -> Result<u16, ErrorBody> {
+fn base_port(instances: u32, promised: &BTreeSet<u16>) -> Result<u16, ErrorBody> {
     if instances == 0 {
         return Ok(0);
     }
     // The first port is the base, and instance 1 uses the one after it.
-    let found = facts::free_port_run(u16::try_from(instances.saturating_add(1)).unwrap_or(u16::MAX));
+    let wanted = u16::try_from(instances.saturating_add(1)).unwrap_or(u16::MAX);
+    let found = facts::free_port_run(wanted, promised);
     found.ok_or_else(|| {
         let message = format!("no {instances} free loopback ports in a row between 20000 and 30000");
         ErrorBody::new(ErrorCode::PortTaken, message, "end what holds them: ss -ltn")
@@ -247,7 +255,10 @@ mod tests {
         assert_eq!(ported_instances(&to(None), &state), 3);
         assert_eq!(ported_instances(&to(Some("v3")), &state), 2);
         assert_eq!(ported_instances(&to(Some("v2")), &state), 0);
-        assert_ne!(base_port(3).unwrap(), 0);
-        assert_eq!(base_port(0).unwrap(), 0);
+        assert_eq!(base_port(0, &BTreeSet::new()).unwrap(), 0);
+        let first = base_port(3, &BTreeSet::new()).unwrap();
+        assert_ne!(first, 0);
+        // The port of a program that is down at the moment is not given to another.
+        assert_ne!(base_port(3, &BTreeSet::from([first + 2])).unwrap(), first);
     }
 }

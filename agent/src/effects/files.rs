@@ -148,8 +148,9 @@ impl RealHost {
         let (releases, app, name) = (self.releases.clone(), app.clone(), Self::tree_name(tree)?);
         let work = move || releases.seal(&app, artifact, &name);
         let sealed = blocking(work).await?.map_err(|e| release_failed(&e))?;
+        let files = if sealed.received == 1 { "file" } else { "files" };
         let note =
-            format!("{} files sent, {} shared, {} copied", sealed.received, sealed.shared, sealed.copied);
+            format!("{} {files} sent, {} shared, {} copied", sealed.received, sealed.shared, sealed.copied);
         Ok(Done::note(note))
     }
 

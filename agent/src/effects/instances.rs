@@ -108,6 +108,7 @@ impl RealHost {
 
     pub(super) async fn with_log(&self, mut body: ErrorBody, instance: &Instance) -> ErrorBody {
         match journal::last_lines(&instance.unit, SEARCHED_LINES).await {
+            Ok(lines) if lines.is_empty() => body.cause("log", "it wrote nothing"),
             Ok(lines) => {
                 let earlier = lines.len().saturating_sub(LAST_LINES);
                 // The shim says what to write; the stack trace that follows must not push it out.

@@ -128,18 +128,25 @@ impl RealHost {
                 self.await_port(instance, *port, patience, run).await
             }
             Action::AwaitCarried { proxy, cap } => self.await_carried(proxy, *cap, run).await,
-            Action::LearnNonblocking { first, socket, drop_in, unit_says, reload, timeout, restarts } => {
+            Action::LearnNonblocking {
+                first,
+                socket,
+                drop_in,
+                unit_says,
+                reload,
+                timeout,
+                restarts,
+                advice,
+            } => {
                 let patience = Patience { timeout: *timeout, restarts: *restarts };
-                let found = self.learn(first, socket, patience, run).await?;
+                let found = self.learn(first, socket, patience, run).await;
+                let found = found.map_err(|e| advised(e, advice.as_ref()))?;
                 self.note_nonblocking(&first.process, found, drop_in, *unit_says, *reload).await
             }
             Action::ReloadIfNeeded { units } => self.reload_if_needed(units).await,
             Action::Check { trial, timeout, restarts } => {
                 let checked = self.check(trial, *timeout, *restarts, run).await;
-                checked.map_err(|e| match &trial.advice {
-                    Some(advice) => e.cause("hint", advice.clone()),
-                    None => e,
-                })
+                checked.map_err(|e| advised(e, trial.advice.as_ref()))
             }
             Action::Watch { trial, duration, restarts, settle, .. } => {
                 self.watch(trial, *duration, *restarts, *settle, run).await
@@ -161,5 +168,13 @@ impl RealHost {
     /// The folder of trees, as a path.
     fn apps_dir(&self) -> PathBuf {
         PathBuf::from(&self.settings.apps_dir)
+    }
+}
+
+/// What the plan knew of the release that a failure may come from.
+fn advised(failure: ErrorBody, advice: Option<&String>) -> ErrorBody {
+    match advice {
+        Some(advice) => failure.cause("hint", advice.clone()),
+        None => failure,
     }
 }

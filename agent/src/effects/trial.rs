@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use super::RealHost;
 use super::failure::step_failed;
 use super::instances::{app_of, ended};
-use crate::driver::{Done, Run};
+use crate::driver::{Done, Run, clock};
 use crate::host::probe::{self, HttpProbe, Probed, Target};
 
 /// How often it is looked whether the processes are up.
@@ -75,12 +75,14 @@ impl RealHost {
         let limit = Duration::from(duration).saturating_sub(run.elapsed);
         let targets = self.targets(trial, run).await?;
         let mut running = running(trial);
-        let crashes = self.crashes(trial).await?;
+        let crashes = self.crashes_before(trial, run.elapsed).await?;
         // A check that failed last is tried until it passes or has failed too often: time alone is no pass.
-        while began.elapsed() < limit || running.iter().any(|c| c.tally.is_failing()) {
+        // And one that was not tried yet is tried once: the agent may have been away for all of the time.
+        let open = |c: &Running<'_>| c.tally.is_failing() || c.tally.tries() == 0;
+        while began.elapsed() < limit || running.iter().any(open) {
             self.look(trial, &crashes, restarts + 1, run).await?;
             for check in running.iter_mut().filter(|c| c.next <= Instant::now()) {
-                if began.elapsed() >= limit && !check.tally.is_failing() {
+                if began.elapsed() >= limit && !open(check) {
                     continue;
                 }
                 check.passing = false;
@@ -110,6 +112,25 @@ impl RealHost {
             out.insert(instance.unit.clone(), state.map_or(0, |s| s.n_restarts));
         }
         Ok(out)
+    }
+
+    /// Those before the step began, some time ago: what came up since then crashed under watch, in an earlier life
+    /// of the agent.
+    async fn crashes_before(
+        &self,
+        trial: &Trial,
+        elapsed: Duration,
+    ) -> Result<BTreeMap<String, u32>, ErrorBody> {
+        let began = clock::now().0.saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        let mut crashes = self.crashes(trial).await?;
+        for instance in &trial.instances {
+            let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
+            let since = state.and_then(|s| s.active_enter).is_some_and(|up| up.0 > began);
+            if let Some(before) = crashes.get_mut(&instance.unit).filter(|_| since) {
+                *before = before.saturating_sub(1);
+            }
+        }
+        Ok(crashes)
     }
 
     /// Whether all processes are up; a failure when one ended `limit` times.
@@ -156,7 +177,16 @@ impl RealHost {
     async fn targets(&self, trial: &Trial, run: &Run) -> Result<BTreeMap<ListenerName, Target>, ErrorBody> {
         let mut out = BTreeMap::new();
         for socket in &trial.sockets {
-            out.insert(socket.listener.clone(), self.target(socket, run).await?);
+            let target = self.target(socket, run).await?;
+            if matches!(target, Target::Tcp { mark: None, .. }) {
+                // Unmarked it would be answered by another release.
+                let why = format!("nothing listens on {} for it", socket.address);
+                return Err(match trial.instances.first() {
+                    Some(instance) => self.start_failed(instance, &why, run).await,
+                    None => step_failed(&std::io::Error::other(why)),
+                });
+            }
+            out.insert(socket.listener.clone(), target);
         }
         Ok(out)
     }
@@ -197,7 +227,9 @@ impl RealHost {
             CheckKind::Exec { command, .. } => {
                 let site = trial.commands.get(name).ok_or_else(|| no_site(name))?;
                 let target = site.listener.as_ref().map(target).transpose()?;
-                let unit = format!("deployd-check-{}-{name}-{}.service", site.surroundings.user, trial.tag);
+                // No dash inside a part: the same name would stand for two checks of two apps.
+                let (user, check) = (site.surroundings.user.replace('-', "_"), name.unit_part());
+                let unit = format!("deployd-check-{user}-{check}-{}.service", trial.tag);
                 return self.exec_check(&unit, command, &site.surroundings, limit, target).await;
             }
             // The unit's own start waits for it.

@@ -91,9 +91,12 @@ pub fn listening(on: std::net::SocketAddr) -> Result<usize, FactError> {
 /// Loopback ports for programs that cannot take a listener.
 const PORT_RANGE: std::ops::Range<u16> = 20_000..30_000;
 
-/// The first of `n` loopback ports in a row that nothing is bound to.
-pub fn free_port_run(n: u16) -> Option<u16> {
-    let free = |port: &u16| std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, *port)).is_ok();
+/// The first of `n` loopback ports in a row that nothing is bound to and nobody is to get.
+pub fn free_port_run(n: u16, promised: &std::collections::BTreeSet<u16>) -> Option<u16> {
+    let free = |port: &u16| {
+        !promised.contains(port)
+            && std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, *port)).is_ok()
+    };
     PORT_RANGE
         .step_by(usize::from(n.max(1)))
         .find(|first| (*first..first.saturating_add(n)).all(|p| free(&p)))

@@ -1,10 +1,11 @@
 //! `doctor`: compares what should be with what is, and says what to do about each difference.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use deployd_api::error::ErrorBody;
+use deployd_api::ids::AppName;
 use deployd_api::status::{DoctorReport, Finding, Severity};
 use deployd_core::state::{AppState, Tag};
 use deployd_core::units::{self, Activation};
@@ -13,6 +14,7 @@ use crate::effects::{RealHost, bound, step_failed};
 use crate::host::facts;
 use crate::host::systemd::UnitBrief;
 use crate::store::disk;
+use crate::store::releases::verify::Depth;
 use crate::supervisor::{Supervisor, store_failed};
 
 type Deployd = Arc<Supervisor<RealHost>>;
@@ -33,23 +35,29 @@ pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
     };
     let mut look = Look::default();
     look.at("disk", disk_findings(host.settings.disk_reserve, disk.free_bytes));
-    let units = host.systemd.list(&["deployd-*"]).await.map_err(|e| step_failed(&e))?;
     let mut expected = BTreeSet::new();
     let mut apps = 0;
     for (app, state) in deployd.apps().await {
+        // While it is kept as it is, what is recorded and what is can be compared; it must not be for long.
+        let idle = deployd.keep_idle(&app).await;
         let state = state.lock().await.clone();
-        let busy = deployd.running(&app).await.is_some();
         apps += u32::from(state.live.is_some());
         expected.extend(expected_units(&state));
-        if !busy {
+        if idle.is_some() {
+            let units = host.systemd.list(&["deployd-*"]).await.map_err(|e| step_failed(&e))?;
             look.at("units", unit_findings(&state, &units));
             look.at("boot", boot_findings(&state));
             look.at("groups", group_findings(&state)?);
             look.at("store", store_findings(host, &state).await?);
+            drop(idle);
+            look.at("store", content_findings(host, &state).await?);
         }
     }
+    look.at("states", state_findings(deployd.unreadable()));
     if deployd.store().unfinished().await.map_err(|e| store_failed(&e))?.is_empty() {
-        look.at("leftovers", leftover_findings(&expected, &units));
+        let units = host.systemd.list(&["deployd-*"]).await.map_err(|e| step_failed(&e))?;
+        let unknown: Vec<String> = deployd.unreadable().keys().map(units::prefix).collect();
+        look.at("leftovers", leftover_findings(&expected, &unknown, &units));
     }
     look.at("journal", journal_findings(deployd).await?);
     report.apps = apps;
@@ -94,6 +102,17 @@ fn disk_findings(reserve: u64, free: u64) -> Vec<Finding> {
     let what = format!("{} MB free, the reserve is {} MB: pushes are refused", free >> 20, reserve >> 20);
     let next = "journalctl --vacuum-size=1G, apt-get clean, or lower disk_reserve in agent.toml".to_owned();
     vec![finding(Severity::Error, "disk_low", "/var/lib/deployd", what, next)]
+}
+
+/// Apps that serve, and that nobody can deploy.
+fn state_findings(unreadable: &BTreeMap<AppName, String>) -> Vec<Finding> {
+    let told = unreadable.iter().map(|(app, why)| {
+        let what =
+            format!("what the agent knows of {app} cannot be read: {why}. It serves, and is left alone");
+        let next = "install the deployd that wrote it, or restore /var/lib/deployd/state.db".to_owned();
+        finding(Severity::Error, "state_unreadable", app.as_str(), what, next)
+    });
+    told.collect()
 }
 
 /// Everything of an app that may rightly be there.
@@ -199,15 +218,40 @@ async fn store_findings(host: &RealHost, state: &AppState) -> Result<Vec<Finding
     Ok(out)
 }
 
-/// Units of ours that no app accounts for.
-fn leftover_findings(expected: &BTreeSet<String>, units: &[UnitBrief]) -> Vec<Finding> {
-    let ours =
-        |name: &str| ["deployd-fd", "deployd-relay-", "deployd-check-"].iter().any(|p| name.starts_with(p));
+/// The live release's files, byte by byte.
+async fn content_findings(host: &RealHost, state: &AppState) -> Result<Vec<Finding>, ErrorBody> {
+    let Some(live) = state.live else { return Ok(Vec::new()) };
+    let (releases, app) = (host.releases.clone(), state.app.clone());
+    let compare = move || {
+        let tree = releases.list(&app).ok()?.into_iter().find(|tree| tree.label() == live.label)?;
+        let why = releases.verify(&app, &tree, Depth::Content).err()?;
+        // A push or a rollback may have replaced and removed it meanwhile.
+        releases.tree(&app, &tree).exists().then(|| why.to_string())
+    };
+    let Some(why) = crate::effects::on_disk(compare).await? else { return Ok(Vec::new()) };
+    let what = format!("the files of {} are not those that were pushed: {why}", live.label);
+    let app = &state.app;
+    let next =
+        format!("find out who changed them; then push that build again, or deployd-ctl rollback -a {app}");
+    Ok(vec![finding(Severity::Error, "tree_changed", state.app.as_str(), what, next)])
+}
+
+/// Units of ours that no app accounts for; not those of apps of which nothing is known.
+fn leftover_findings(expected: &BTreeSet<String>, unknown: &[String], units: &[UnitBrief]) -> Vec<Finding> {
+    // Those of apps with such a name are instances, or sockets.
+    let ours = |name: &str| {
+        let begins = |starts: [&str; 2]| starts.iter().any(|start| name.starts_with(start));
+        begins(["deployd-fd@", "deployd-fd-nb@"])
+            || (begins(["deployd-relay-", "deployd-check-"])
+                && name.ends_with(".service")
+                && !name.contains('@'))
+    };
     let app_unit = |u: &&UnitBrief| {
         let kind = [".service", ".socket"].iter().any(|k| u.name.ends_with(k));
         kind && !ours(&u.name) && !expected.contains(&u.name) && u.load_state != "not-found"
     };
-    let left = units.iter().filter(app_unit).filter(|u| u.active_state != "inactive");
+    let left = units.iter().filter(|u| !unknown.iter().any(|prefix| u.name.starts_with(prefix)));
+    let left = left.filter(app_unit).filter(|u| u.active_state != "inactive");
     left.map(|u| {
         let what = format!("{} is {} and belongs to no release that runs", u.name, u.active_state);
         finding(Severity::Error, "unit_left", &u.name, what, format!("systemctl stop {}", u.name))
@@ -217,8 +261,16 @@ fn leftover_findings(expected: &BTreeSet<String>, units: &[UnitBrief]) -> Vec<Fi
 
 async fn journal_findings(deployd: &Deployd) -> Result<Vec<Finding>, ErrorBody> {
     let mut out = Vec::new();
-    for (app, _) in deployd.apps().await {
+    let known = deployd.apps().await.into_iter().map(|(app, _)| app);
+    for app in known.chain(deployd.unreadable().keys().cloned()) {
         let recent = deployd.store().recent(&app, 1).await.map_err(|e| store_failed(&e))?;
+        if let Some(row) = recent.first()
+            && let Err(e) = deployd.store().load(&row.new.id).await
+        {
+            let what = format!("the journal of the last {} cannot be read: {e}", row.new.kind);
+            let next = "what runs is not touched by it; the next push writes a new one".to_owned();
+            out.push(finding(Severity::Error, "journal_damaged", app.as_str(), what, next));
+        }
         let stuck = recent.first().filter(|r| r.finish.as_ref().is_some_and(|f| f.verdict == "stuck"));
         if let Some(row) = stuck {
             let what = format!("the last {} is stuck", row.new.kind);

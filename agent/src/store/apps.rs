@@ -72,13 +72,16 @@ impl Db {
         })
     }
 
-    /// Forgets answered calls whose deployment ended before this, or is not known any more.
+    /// Forgets answered calls whose deployment ended before this, or is not known any more, and aborts of those that
+    /// ended.
     pub(crate) fn collect_aliases(&mut self, before: Timestamp) -> Result<usize, StoreError> {
         self.write("forget answered calls", |tx| {
             tx.sql(|t| {
                 t.execute(
-                    "DELETE FROM meta WHERE key LIKE 'alias:%' AND NOT EXISTS (SELECT 1 FROM deployments d \
-                     WHERE d.id = meta.value AND (d.verdict IS NULL OR d.finished_ms >= ?))",
+                    "DELETE FROM meta WHERE (key LIKE 'alias:%' AND NOT EXISTS (SELECT 1 FROM deployments d \
+                     WHERE d.id = meta.value AND (d.verdict IS NULL OR d.finished_ms >= ?))) \
+                     OR (key LIKE 'abort:%' AND NOT EXISTS (SELECT 1 FROM deployments d \
+                     WHERE d.id = substr(meta.key, 7) AND d.verdict IS NULL))",
                     [before.0 as i64],
                 )
             })
@@ -200,8 +203,9 @@ mod tests {
             db.put_meta(&format!("alias:of-{id}"), id).unwrap();
         }
         db.put_meta("alias:of-nothing", "fedcba9876543210").unwrap();
+        db.put_meta("abort:of-nothing", "{}").unwrap();
         db.put_meta("boot_id", "x").unwrap();
-        assert_eq!(db.collect_aliases(Timestamp(150)).unwrap(), 2);
+        assert_eq!(db.collect_aliases(Timestamp(150)).unwrap(), 3);
         let mut there = |key: &str| db.get_meta(key).unwrap().is_some();
         assert!(there("alias:of-0123456789abcde1") && there("alias:of-0123456789abcde2") && there("boot_id"));
         assert!(!there("alias:of-0123456789abcde0") && !there("alias:of-nothing"));

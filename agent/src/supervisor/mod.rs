@@ -4,6 +4,7 @@
 //! drivers. It is all that the HTTP handlers see; it never touches the host itself. `run` keeps a driver
 //! going; `way` is what a running deployment does for a newer request; `refusal` the answers that say no.
 
+mod claims;
 mod refusal;
 mod run;
 mod way;
@@ -29,6 +30,7 @@ use crate::store::journal::{Begun, NewDeployment};
 use crate::store::{Store, StoreError};
 use crate::view;
 
+pub use claims::Claims;
 use refusal::{json, unknown_app, unreadable};
 pub use refusal::{store_failed, unknown_deployment};
 
@@ -39,6 +41,7 @@ pub trait Observer: Send + Sync + 'static {
         &self,
         request: &Request,
         state: AppState,
+        others: &Claims,
     ) -> impl Future<Output = Result<deployd_core::facts::Facts, ErrorBody>> + Send;
     /// The id of this boot.
     fn boot_id(&self) -> String;
@@ -56,6 +59,7 @@ struct Running {
     id: DeploymentId,
     kind: Kind,
     from: Option<Label>,
+    claims: Arc<Claims>,
     control: mpsc::Sender<Control>,
     /// Becomes true when it has its verdict.
     ended: watch::Receiver<bool>,
@@ -77,6 +81,8 @@ pub struct Supervisor<H> {
     store: Store,
     host: Arc<H>,
     slots: Mutex<BTreeMap<AppName, Arc<Slot>>>,
+    /// Held from the look at the host until a plan is durable: no two plans get the same port.
+    planning: Mutex<()>,
     /// Apps whose state cannot be read, and why: nothing is done to them.
     unreadable: BTreeMap<AppName, String>,
     news: watch::Sender<u64>,
@@ -99,7 +105,15 @@ impl<H: Port + Observer> Supervisor<H> {
             }
         }
         let (news, _) = watch::channel(0);
-        Ok(Arc::new(Self { store, host, slots: Mutex::new(slots), unreadable, news, hold }))
+        Ok(Arc::new(Self {
+            store,
+            host,
+            slots: Mutex::new(slots),
+            planning: Mutex::new(()),
+            unreadable,
+            news,
+            hold,
+        }))
     }
 
     /// The store, for readers.
@@ -110,6 +124,11 @@ impl<H: Port + Observer> Supervisor<H> {
     /// The host, for readers.
     pub fn host(&self) -> &Arc<H> {
         &self.host
+    }
+
+    /// Apps whose state cannot be read, and why: nothing is done to them.
+    pub fn unreadable(&self) -> &BTreeMap<AppName, String> {
+        &self.unreadable
     }
 
     /// Changes whenever any deployment wrote a record.
@@ -183,6 +202,7 @@ impl<H: Port + Observer> Supervisor<H> {
         {
             return Ok(instead);
         }
+        let _planning = self.planning.lock().await;
         let mut state = slot.state.lock().await.clone();
         let is_new = !slot.is_known().await;
         if is_new {
@@ -222,7 +242,7 @@ impl<H: Port + Observer> Supervisor<H> {
 
     /// What is to be done, now that all files are there.
     async fn plan(&self, app: &AppName, request: &Request, state: AppState) -> Result<Planned, ErrorBody> {
-        let facts = self.host.facts(request, state).await?;
+        let facts = self.host.facts(request, state, &self.claims_beside(app).await).await?;
         let planned = plan::plan(request, &facts).map_err(|e| *e)?;
         if matches!(planned, Planned::Plan(_)) && facts.artifact.as_ref().is_some_and(|a| !a.complete) {
             let message = format!("files of this artifact of {app} have not arrived");
@@ -232,11 +252,27 @@ impl<H: Port + Observer> Supervisor<H> {
         Ok(planned)
     }
 
+    /// The ports of all other apps.
+    pub async fn claims_beside(&self, app: &AppName) -> Claims {
+        let slots = self.slots.lock().await.clone();
+        let mut claims = Claims::default();
+        for (_, slot) in slots.iter().filter(|(other, _)| *other != app) {
+            claims.add_state(&*slot.state.lock().await);
+            if let Some(running) = slot.running() {
+                claims.add(&running.claims);
+            }
+        }
+        claims
+    }
+
     /// Undoes a running deployment.
     pub async fn abort(&self, id: &DeploymentId, failure: ErrorBody) -> Result<Deployment, ErrorBody> {
         let slots: Vec<Arc<Slot>> = self.slots.lock().await.values().cloned().collect();
         for slot in slots {
             let Some(running) = slot.running().filter(|r| r.id == *id) else { continue };
+            // A step that cannot be left goes on first, perhaps in another life of the agent.
+            let noted = self.store.put_meta(abort(id), json(&failure)?).await;
+            noted.map_err(|e| store_failed(&e))?;
             // A driver that ends at this moment, or undoes already, takes no message; what it became is
             // the answer.
             drop(running.control.try_send(Control::Abort(Box::new(failure))));
@@ -312,7 +348,12 @@ impl<H: Port + Observer> Supervisor<H> {
         // Of an app that is forgotten already only the verdict is missing.
         let new = || Arc::new(Slot::new(AppState::new(plan.app.clone(), AppState::NOT_TAKEN_IN)));
         let slot = self.slots.lock().await.entry(plan.app.clone()).or_insert_with(new).clone();
+        let asked = self.store.get_meta(abort(&id)).await.map_err(|e| store_failed(&e))?;
         let running = self.spawn(&slot, id, plan, progress, seq);
+        if let Some(failure) = asked.and_then(|text| serde_json::from_str(&text).ok()) {
+            // The channel is new: it takes a message.
+            drop(running.control.try_send(Control::Abort(Box::new(failure))));
+        }
         slot.set_running(running);
         Ok(())
     }
@@ -358,4 +399,9 @@ impl Slot {
 /// Where the deployment is noted that a rollback's call was answered with.
 fn alias(id: &DeploymentId) -> String {
     format!("alias:{id}")
+}
+
+/// Where it is noted that a deployment is to be undone.
+fn abort(id: &DeploymentId) -> String {
+    format!("abort:{id}")
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{Instrument as _, error, info, info_span};
 
 use super::refusal::store_failed;
-use super::{Observer, Running, Slot, Supervisor};
+use super::{Claims, Observer, Running, Slot, Supervisor};
 use crate::driver::{Driver, Port, Recorder, SharedState};
 use crate::view::Story;
 
@@ -31,7 +31,10 @@ impl<H: Port + Observer> Supervisor<H> {
         let (control, receiver) = mpsc::channel(4);
         let (ended_tx, ended) = watch::channel(false);
         let from = plan.from.map(|t| t.label);
-        let running = Running { id: id.clone(), kind: plan.kind, from, control, ended };
+        let mut claims = Claims::default();
+        claims.add_plan(&plan);
+        let claims = Arc::new(claims);
+        let running = Running { id: id.clone(), kind: plan.kind, from, claims, control, ended };
         let span = info_span!("deployment", app = %plan.app, kind = %plan.kind, id = id.short());
         let recorder = self.recorder(id, slot.state.clone(), seq);
         let driver = Driver::new(plan, progress, recorder, self.host.clone(), receiver);

@@ -1,6 +1,7 @@
 //! `deployd journal show`: a deployment told as a story, a line a record.
 
 use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
 
 use deployd_api::error::ErrorBody;
 use deployd_core::journal::Record;
@@ -12,14 +13,15 @@ use crate::store::journal::{DeploymentRow, RecordRow};
 pub fn tell(row: &DeploymentRow, rows: &[RecordRow]) -> Result<String, ErrorBody> {
     let story = Story::read(row, rows)?;
     let (plan, begin) = (&story.plan, row.new.started.0);
+    let began = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_millis(begin));
     let to = plan.to.map(|t| format!(" {t}")).unwrap_or_default();
     let from = plan.from.map(|t| format!(", replaces {t}")).unwrap_or_default();
     let mut out = format!(
-        "{} {}{to}{from}   deployment {}\nbegan {} ms (Unix time), {} steps\n\n",
+        "{} {}{to}{from}   deployment {}\nbegan {}, {} steps\n\n",
         plan.kind,
         plan.app,
         row.new.id,
-        begin,
+        began,
         plan.steps.len()
     );
     let text = |step: usize| plan.steps[step].action.text();

@@ -287,6 +287,9 @@ pub enum Action {
         /// Crashes that are forgiven.
         #[serde(default)]
         restarts: u32,
+        /// What to say when it never accepts.
+        #[serde(default)]
+        advice: Option<String>,
     },
     /// Reload systemd when one of these units was loaded with an older text.
     ReloadIfNeeded {

@@ -30,6 +30,11 @@ pub fn user(app: &AppName) -> String {
     format!("dpl-{app}")
 }
 
+/// How the names of all of an app's sockets and services begin.
+pub fn prefix(app: &AppName) -> String {
+    format!("deployd-{}-", app.unit_part())
+}
+
 /// The slice of an app.
 pub fn slice(app: &AppName) -> String {
     format!("deployd-{}.slice", app.unit_part())

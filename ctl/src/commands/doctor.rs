@@ -34,12 +34,8 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<ExitCode, CtlError> {
         printer.data("")?;
     }
     let passed = human::plural(report.passed.len() as u64, "check");
-    let hint = if printer.volume == Volume::Verbose { "" } else { " (list: -v)" };
-    printer.data(&format!("{passed} passed{hint}"))?;
-    if printer.volume == Volume::Verbose {
-        for line in wrap(&report.passed.join(", "), WIDTH - 2) {
-            printer.data(&format!("  {line}"))?;
-        }
+    for line in wrap(&format!("{passed} passed: {}", report.passed.join(", ")), WIDTH) {
+        printer.data(&line)?;
     }
     if code != ExitCode::Ok {
         printer.talk(&format!("exit {}", code as u8));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use deployd_api::deployment::{
     Deployment, Kind, PlanAnswer, PlanRequest, PushRequest, UploadAnswer, UploadRequest, Verdict,
 };
+use deployd_api::error::ErrorCode;
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::{AppName, Digest};
 use deployd_api::manifest::Manifest;
@@ -22,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::deploy::{self, begin};
 use super::{Context, plan};
 use crate::artifact::{self, ArtifactError};
-use crate::cli::Push;
+use crate::cli::{Progress, Push};
 use crate::client::{BackOff, Client};
 use crate::error::CtlError;
 use crate::human;
@@ -32,6 +33,8 @@ use crate::table::wrap;
 
 /// Chunks read ahead of the socket: enough to keep it busy, 2 MB of memory.
 const READ_AHEAD: usize = 8;
+/// How often what went missing meanwhile is sent again.
+const UPLOADS: u32 = 3;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, CtlError> {
     context.on_interrupt("stopped; nothing was touched, and push again resumes the upload".to_owned());
@@ -51,12 +54,22 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
     say_header(context, &answer, &origin);
     let subject = Subject { host: context.host.clone(), label: answer.to, replaces: answer.from };
     let mut view = View::new(context.printer, subject);
-    let artifact = upload(context, &app, manifest, &args.what.dir, &mut view).await?;
+    let artifact = upload(context, &app, manifest.clone(), &args.what.dir, &mut view).await?;
     let push = PushRequest { id: project::new_id()?, artifact, spec, strategy: args.what.strategy, origin };
     let path = format!("/apps/{app}/deployments");
     let call = || context.client.call::<Deployment>(Method::POST, &path, &push);
     context.on_interrupt(format!("detached while push of {app} began; see: {} status -a {app}", super::CTL));
-    let deployment = begin(context, Some(&args.wait), call).await?;
+    let mut begun = begin(context, Some(&args.wait), call).await;
+    for _ in 0..UPLOADS {
+        match &begun {
+            // Another deployment of this app used up, or removed, what was there when we asked what is missing.
+            Err(CtlError::Answer(body)) if body.code == ErrorCode::UploadIncomplete => {}
+            _ => break,
+        }
+        upload(context, &app, manifest.clone(), &args.what.dir, &mut view).await?;
+        begun = begin(context, Some(&args.wait), call).await;
+    }
+    let deployment = begun?;
     if deploy::is_nothing(&deployment) {
         return say_nothing(context, &deployment);
     }
@@ -101,6 +114,12 @@ fn say_header(context: &Context<'_>, answer: &PlanAnswer, origin: &Origin) {
         Strategy::Rolling => "rolling",
         Strategy::Immediate => "immediate",
     };
+    if printer.progress != Progress::Live {
+        // In a log a line, of stable words; what changed may be nobody's who reads it, and is in `plan`.
+        let git = origin.git.as_ref().map(|git| format!(" {git}")).unwrap_or_default();
+        printer.talk(&format!("{} {label}{git} -> {} {strategy}, {replaces}", answer.app, context.host));
+        return;
+    }
     printer.talk(&format!("{} {label}{git} → {}     {strategy}     {replaces}", answer.app, context.host));
     let changed = answer.changed_files.len() as u64;
     let files = if answer.from.is_none() {

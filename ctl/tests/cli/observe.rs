@@ -204,7 +204,11 @@ async fn doctor() {
         "HOST  AGENT  SYSTEMD           DISK FREE         APPS  FINDINGS",
     ];
     let row = "web1  0.1.0  252.39-1~deb12u2  4.2 GB of 4.3 GB     1  -";
-    assert_lines(&shown.stdout, &[&head[..], &[row, "", "7 checks passed (list: -v)"]].concat());
+    assert_lines(
+        &shown.stdout,
+        &[&head[..], &[row, "", "7 checks passed: disk, units, boot, groups, store, leftovers, journal"]]
+            .concat(),
+    );
     assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
 }
 
@@ -237,7 +241,7 @@ async fn doctor_with_findings() {
             "warn   tree_left      shop  the tree v7-00000000 belongs to no release",
             "                            rm -r /x",
             "",
-            "2 checks passed (list: -v)",
+            "2 checks passed: units, boot",
         ],
     );
     assert_eq!(shown.code, 10);

@@ -51,7 +51,7 @@ pub(super) fn run(size: Size) -> Result<Value> {
     field.ours.host.write_file("/srv/twin/app", std::fs::read(fixture()?)?, 0o755)?;
     field.ours.host.write_file("/etc/systemd/system/twin.service", TWIN, 0o644)?;
     field.ours.host.ok("systemctl daemon-reload")?;
-    let (rounds, swaps) = size.pick((2, 2), (20, 5));
+    let (rounds, swaps) = size.pick((2, 2), (6, 5));
     let mut regimes = Map::new();
     let (mut all, mut number) = (0, 0);
     for regime in &Regime::ALL {

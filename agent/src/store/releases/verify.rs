@@ -1,7 +1,7 @@
 //! Compares a tree with its manifest: nothing missing, nothing more, nothing changed.
 //!
-//! It reads, never writes. Sealing calls it before a tree gets its name; `doctor` calls it for trees that
-//! stand, by content.
+//! It reads, never writes. Sealing calls it before a tree gets its name; `doctor` calls it for the
+//! tree of the live release, by content.
 
 use std::collections::HashMap;
 use std::io;

@@ -8,6 +8,7 @@ use deployd_api::ids::Label;
 use deployd_api::spec::{Millis, Strategy};
 
 use super::push::running;
+use super::refuse::refuse_ports;
 use super::swap::{Swap, await_ports, take_down};
 use super::{Phase, Plan, Planned, Steps, Warm};
 use crate::action::Action;
@@ -57,6 +58,7 @@ pub(super) fn plan_start(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     if !facts.state.stopped {
         return Ok(Planned::Nothing { live: new.tag.label });
     }
+    refuse_ports(new.spec(), facts)?;
     let swap = Swap { facts, new, old: None, lingers: false };
     let mut steps = Steps::new();
     if facts.state.unended.is_some() {
@@ -151,7 +153,8 @@ pub(super) fn plan_remove(facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     paths.sort();
     paths.dedup();
     steps.add(Phase::Retire, Action::RemoveFiles { paths }, vec![]);
-    if facts.epmd == Epmd::Unshared {
+    // Two apps may go at once: whether another still asks for it is asked again by then.
+    if facts.epmd != Epmd::Missing {
         let program = units::epmd_program(&facts.runtime);
         steps.add(Phase::Retire, Action::RemoveEpmd { app: app.clone(), program }, vec![]);
     }

@@ -9,7 +9,7 @@ use deployd_api::ids::Label;
 use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
 use deployd_api::spec::{Millis, Strategy};
 
-use super::refuse::{refuse_addresses, refuse_push, wanted_memory};
+use super::refuse::{refuse_addresses, refuse_ports, refuse_push, wanted_memory};
 use super::swap::{Return, Swap, stop_workers, take_down};
 use super::{Phase, Plan, Planned, Steps, Warm};
 use crate::action::{Action, Socket, UnitFile};
@@ -118,6 +118,7 @@ pub(super) fn plan_rollback(to: Option<Label>, facts: &Facts) -> Result<Planned,
     let mut release = release.clone();
     release.base_port = facts.base_port;
     let spec = &release.document.spec;
+    refuse_ports(spec, facts)?;
     // Going back must work: where rolling would lose connections, clients wait instead.
     let strategy = match refuse_addresses(spec, spec.deploy.strategy, facts) {
         Ok(()) => spec.deploy.strategy,
@@ -393,7 +394,7 @@ fn plan_prune(new: &Activation<'_>, facts: &Facts, steps: &mut Steps) {
     let beam = after.releases.values().any(|r| r.beam && !labels.contains(&r.label));
     let app = new.spec().app.clone();
     steps.add(Phase::Prune, Action::Sweep { app: app.clone(), trees, labels }, vec![]);
-    if !beam && facts.epmd == Epmd::Unshared {
+    if !beam && facts.epmd != Epmd::Missing {
         let program = units::epmd_program(&facts.runtime);
         steps.add(Phase::Prune, Action::RemoveEpmd { app, program }, vec![]);
     }

@@ -60,7 +60,7 @@ fn refuse_bad(document: &ReleaseDocument, facts: &Facts) -> Refusal {
     )
 }
 
-fn refuse_ports(spec: &Spec, facts: &Facts) -> Refusal {
+pub(super) fn refuse_ports(spec: &Spec, facts: &Facts) -> Refusal {
     for (name, listener) in &spec.listen {
         let Some(port) = listener.address.port() else { continue };
         let Some(holder) = facts.strangers.get(&port) else { continue };

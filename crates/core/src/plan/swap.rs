@@ -214,6 +214,7 @@ impl Swap<'_> {
             reload: several,
             timeout: spec.deploy.wait_timeout,
             restarts: START_RESTARTS,
+            advice: self.advice(self.new),
         }
     }
 

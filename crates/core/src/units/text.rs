@@ -119,19 +119,18 @@ impl Activation<'_> {
     }
 
     fn dependencies(&self, process: &Process, t: &mut String) {
-        let app = &self.spec().app;
-        let unit = |name: &String| match name.parse::<ProcessName>() {
-            Ok(p) => instance(app, &p, self.tag, 1).unit,
-            Err(_) => name.clone(),
+        let units = |name: &String| match name.parse::<ProcessName>() {
+            Ok(p) => self.instances_of(&p).into_iter().map(|i| i.unit).collect(),
+            Err(_) => vec![name.clone()],
         };
         // An epmd inside an instance would end with it, and take the names of all others along.
         let epmd = self.release.beam.then(|| EPMD.to_owned());
-        let after = process.after.iter().chain(&process.requires).map(unit);
+        let after = process.after.iter().chain(&process.requires).flat_map(units);
         let after: Vec<String> = epmd.iter().cloned().chain(after).collect();
         if let Some(epmd) = epmd {
             let _ = writeln!(t, "Wants={epmd}");
         }
-        let requires: Vec<String> = process.requires.iter().map(unit).collect();
+        let requires: Vec<String> = process.requires.iter().flat_map(units).collect();
         if !after.is_empty() {
             let _ = writeln!(t, "After={}", after.join(" "));
         }
