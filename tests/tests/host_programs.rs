@@ -267,7 +267,6 @@ fn hands_over_in_every_way(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let dir = site.artifact("static")?;
     refused_untouched(&site, &dir)?;
-    advised_when_it_binds(&site, &dir)?;
 
     let arg = "/srv/passed".to_owned();
     site.host.push_dir(&deployd_tests::package::repository().join("tests/apps/python"), &arg)?;
@@ -302,6 +301,7 @@ fn hands_over_in_every_way(suite: Suite) -> Result<()> {
             _ => ensure!(peer == "127.0.0.7", "{handoff}: {peer}"),
         }
     }
+    advised_when_it_binds(&site, &dir)?;
     site.require_silent_doctor()?;
     site.host.finish()
 }

@@ -286,23 +286,28 @@ impl RealHost {
         patience: Patience,
         run: &Run,
     ) -> Result<Blocking, ErrorBody> {
-        let shut = format!("it shut down its listener {}", socket.listener);
-        let none = format!("nothing listens on {} for it", socket.address);
-        // It may have done so before anybody looked.
-        let gone = || if self.held.is_shut(&socket.unit) { &shut } else { &none };
         let (Some(listener), Some(addr)) = (self.reach(socket, run).await?, socket.address.loopback()) else {
-            return Err(self.start_failed(first, gone(), run).await);
+            return Err(self.start_failed(first, &self.absent(socket), run).await);
         };
         let Some(index) = self.index(socket, run).await? else {
-            return Err(self.start_failed(first, gone(), run).await);
+            return Err(self.start_failed(first, &self.absent(socket), run).await);
         };
         let target = Target::Tcp { addr, mark: Some(self.settings.mark_prefix.mark(index)) };
         let place = socket.address.to_string();
         tokio::select! {
             accepted = self.accepts(first, &target, &place, patience, run) => accepted?,
-            () = self.shut(socket) => return Err(self.start_failed(first, &shut, run).await),
+            () = self.shut(socket) => return Err(self.start_failed(first, &self.absent(socket), run).await),
         }
         listener.blocking().map_err(|e| step_failed(&e))
+    }
+
+    /// Why a release has no part in its group, in words.
+    pub(super) fn absent(&self, socket: &Socket) -> String {
+        if self.held.is_shut(&socket.unit) {
+            format!("it shut down its listener {}", socket.listener)
+        } else {
+            format!("nothing listens on {} for it", socket.address)
+        }
     }
 
     /// Waits until somebody has shut down a listener that is held.

@@ -164,13 +164,17 @@ impl RealHost {
             if !self.held.is_shut(&socket.unit) {
                 continue;
             }
-            let why = format!("it shut down its listener {}", socket.listener);
-            return Err(match trial.instances.first() {
-                Some(instance) => self.start_failed(instance, &why, run).await,
-                None => step_failed(&std::io::Error::other(why)),
-            });
+            return Err(self.has_no_listener(trial, socket, run).await);
         }
         Ok(())
+    }
+
+    async fn has_no_listener(&self, trial: &Trial, socket: &Socket, run: &Run) -> ErrorBody {
+        let why = self.absent(socket);
+        match trial.instances.first() {
+            Some(instance) => self.start_failed(instance, &why, run).await,
+            None => step_failed(&std::io::Error::other(why)),
+        }
     }
 
     /// Where each listener of the trial is reached, steered to the release that is judged.
@@ -180,11 +184,7 @@ impl RealHost {
             let target = self.target(socket, run).await?;
             if matches!(target, Target::Tcp { mark: None, .. }) {
                 // Unmarked it would be answered by another release.
-                let why = format!("nothing listens on {} for it", socket.address);
-                return Err(match trial.instances.first() {
-                    Some(instance) => self.start_failed(instance, &why, run).await,
-                    None => step_failed(&std::io::Error::other(why)),
-                });
+                return Err(self.has_no_listener(trial, socket, run).await);
             }
             out.insert(socket.listener.clone(), target);
         }
