@@ -60,14 +60,20 @@ pub fn arm(site: &Site, place: Place) -> Result<()> {
     site.host.ok("systemctl restart deployd.service").map(drop)
 }
 
-/// Waits until the agent stands still, and kills it. Returns the journal as it was then.
-pub fn kill(site: &Site, app: &str, place: Place) -> Result<Vec<Value>> {
+/// Waits until the agent stands still.
+pub fn wait_held(site: &Site, app: &str, place: Place) -> Result<()> {
     let pid = site.agent_pid()?;
     let held = format!("journalctl --quiet --output=cat --lines=1 --grep='^held: waiting' _PID={pid}");
     wait::until(WITHIN, &format!("the agent to stand still {place}"), || {
         let said = site.host.exec(&held).map_err(|e| format!("{e:#}"))?;
         if said.stdout.starts_with(b"held") { Ok(()) } else { Err(progress(site, app)) }
-    })?;
+    })
+}
+
+/// Waits until the agent stands still, and kills it. Returns the journal as it was then.
+pub fn kill(site: &Site, app: &str, place: Place) -> Result<Vec<Value>> {
+    let pid = site.agent_pid()?;
+    wait_held(site, app, place)?;
     site.host.ok(&format!("rm {HOLD_FILE}"))?;
     let records = site.journal(app)?;
     site.host.ok(&format!("kill -9 {pid}"))?;

@@ -13,7 +13,7 @@ use deployd_core::plan::Request;
 use deployd_core::state::AppState;
 
 use super::RealHost;
-use super::failure::step_failed;
+use super::failure::{push_refused, step_failed};
 use super::files::blocking;
 use crate::driver::clock;
 use crate::host::{elf, facts, users};
@@ -98,7 +98,7 @@ impl RealHost {
         let words: Vec<(ProcessName, String)> =
             spec.processes.iter().map(|(name, process)| (name.clone(), clean(word(process)))).collect();
         let look = move || {
-            let Some(staged) = releases.peek(&of, artifact, &paths).map_err(|e| step_failed(&e))? else {
+            let Some(staged) = releases.peek(&of, artifact, &paths).map_err(|e| push_refused(&e))? else {
                 return Ok(None);
             };
             // What has not arrived yet is judged when it has: a plan asks before anything is sent.

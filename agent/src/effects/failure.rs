@@ -4,10 +4,22 @@ use std::error::Error;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 
+use crate::store::releases::ReleaseError;
+
 /// A step that failed for a reason of the host. The whole chain of causes is told.
 pub fn step_failed(error: &dyn Error) -> ErrorBody {
     let hint = "mend it and push again; deployd-ctl doctor looks at the whole host";
     with_chain(ErrorBody::new(ErrorCode::StepFailed, error.to_string(), hint), error)
+}
+
+/// Why an artifact cannot be taken: nothing of a deployment has begun.
+pub fn push_refused(e: &ReleaseError) -> ErrorBody {
+    let hint = match e.code() {
+        ErrorCode::DiskLow => "free disk space on the host: deployd-ctl doctor says where",
+        ErrorCode::UploadIncomplete => "push again: it goes on where it stopped",
+        _ => "mend the artifact and push again",
+    };
+    with_chain(ErrorBody::new(e.code(), e.to_string(), hint), e)
 }
 
 /// Adds an error's sources.

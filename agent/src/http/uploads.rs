@@ -15,10 +15,9 @@ use tokio_util::io::StreamReader;
 
 use super::Api;
 use super::answer::{Answer, body, id};
-use crate::effects::with_chain;
+use crate::effects::push_refused;
 use crate::observe;
 use crate::store::disk::{Need, Reservation};
-use crate::store::releases::ReleaseError;
 
 /// How long a push that sends nothing keeps its room.
 const IDLE_MAX: Duration = Duration::from_hours(1);
@@ -64,15 +63,6 @@ impl Reserved {
     }
 }
 
-fn refused(e: &ReleaseError) -> ErrorBody {
-    let hint = match e.code() {
-        ErrorCode::DiskLow => "free disk space on the host: deployd-ctl doctor says where",
-        ErrorCode::UploadIncomplete => "push again: it goes on where it stopped",
-        _ => "mend the artifact and push again",
-    };
-    with_chain(ErrorBody::new(e.code(), e.to_string(), hint), e)
-}
-
 pub(super) async fn begin(State(api): State<Api>, bytes: Bytes) -> Answer<UploadAnswer> {
     let UploadRequest { app, manifest } = body(&bytes)?;
     let host = api.supervisor.host();
@@ -85,7 +75,8 @@ pub(super) async fn begin(State(api): State<Api>, bytes: Bytes) -> Answer<Upload
     let files = manifest.files().count() as u64;
     let of = app.clone();
     let work = move || releases.begin(&of, &manifest);
-    let missing = tokio::task::spawn_blocking(work).await.map_err(|_| ending())?.map_err(|e| refused(&e))?;
+    let missing =
+        tokio::task::spawn_blocking(work).await.map_err(|_| ending())?.map_err(|e| push_refused(&e))?;
     let room = host.disk.reserve(missing.need).map_err(|e| {
         let hint = "free disk space on the host, or lower disk_reserve in /etc/deployd/agent.toml";
         ErrorBody::new(ErrorCode::DiskLow, e.to_string(), hint)
@@ -104,7 +95,7 @@ pub(super) async fn receive(
     let reader = StreamReader::new(stream);
     let on_disk = |part| api.reserved.used(&app, artifact, part);
     let received = api.supervisor.host().releases.receive(&app, artifact, reader, on_disk).await;
-    let received = received.map_err(|e| refused(&e))?;
+    let received = received.map_err(|e| push_refused(&e))?;
     Ok(Json(serde_json::json!({ "files": received.files, "bytes": received.bytes })))
 }
 

@@ -16,7 +16,7 @@ use deployd_core::plan::{self, Planned, Request};
 use deployd_core::state::AppState;
 
 use super::outline;
-use crate::effects::{RealHost, step_failed};
+use crate::effects::{RealHost, push_refused, step_failed};
 use crate::host::facts;
 use crate::store::disk;
 use crate::store::releases::TreeName;
@@ -31,8 +31,10 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
     let changed_files = changed_files(deployd, &app, &manifest).await;
     let (releases, of, copy) = (deployd.host().releases.clone(), app.clone(), manifest.clone());
     let work = move || releases.begin(&of, &copy);
-    let missing =
-        tokio::task::spawn_blocking(work).await.map_err(|e| step_failed(&e))?.map_err(|e| step_failed(&e))?;
+    let missing = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| step_failed(&e))?
+        .map_err(|e| push_refused(&e))?;
     // The uid is only shown inside units, and none is written.
     let state = match deployd.app(&app).await {
         Ok(known) => known.lock().await.clone(),
