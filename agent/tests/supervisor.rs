@@ -432,3 +432,16 @@ async fn a_caller_who_goes_away_leaves_no_deployment_without_a_driver() {
     }
     assert!(site.supervisor.store().unfinished().await.unwrap().is_empty());
 }
+
+/// It was answered, while a step was under way that cannot be left.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_outlives_the_agent() {
+    let site = fresh().await;
+    site.wait_at("seal");
+    site.submit(1, build(1)).await.unwrap();
+    site.begun("seal", 1).await;
+    site.supervisor.abort(&id(1), ErrorBody::new(ErrorCode::Aborted, "no", "no")).await.unwrap();
+    let site = site.again("").await;
+    assert_eq!(site.ends(1).await, Verdict::RolledBack);
+    assert_eq!(site.host.did("switch"), 0);
+}

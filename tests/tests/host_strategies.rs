@@ -32,6 +32,7 @@ fn goes_other_ways(suite: Suite) -> Result<()> {
     a_kept_build_is_watched_again(&site, &dir)?;
     apps_do_not_wait_for_one_another(&site, &dir)?;
     folders_are_private_or_kept(&site, &dir)?;
+    a_port_is_one_apps(&site, &dir)?;
     site.require_silent_doctor()?;
     site.host.finish()
 }
@@ -159,4 +160,19 @@ fn folders_are_private_or_kept(site: &Site, dir: &str) -> Result<()> {
     ensure!(!fresh.is_empty() && fresh.iter().all(|n| *n == "1"), "what is private begins empty: {fresh:?}");
     site.host.ok("ls /var/lib/deployd-apps/shop").context("the app's state stays")?;
     Ok(())
+}
+
+/// While an app is stopped another may take its port; then it is not started into that one's clients.
+fn a_port_is_one_apps(site: &Site, dir: &str) -> Result<()> {
+    site.ctl("stop -a shop")?.expect(0)?;
+    let blog = Spec::bare("blog")
+        .key("processes.web", "exec", "bin/app web")
+        .key("listen.http", "address", ":8080")
+        .key("deploy", "min_healthy", "0s");
+    site.deploy(dir, &site.spec("blog", &blog.text())?)?;
+    let told = site.ctl("start -a shop")?.expect(3)?;
+    ensure!(told.stderr.contains("port 8080 of [listen.http] is held by"), "{}", told.stderr);
+    site.ctl("remove -a blog --yes")?.expect(0)?;
+    site.ctl("start -a shop")?.expect(0)?;
+    shop::wait_served(&site.host, &site.live("shop")?, LIMIT)
 }

@@ -103,6 +103,13 @@ impl<P: Port> Driver<P> {
     }
 
     async fn step(&mut self, index: StepIndex) -> Result<(), StoreError> {
+        // What was asked while nothing could be left, or before we began.
+        while let Ok(message) = self.control.try_recv() {
+            match message {
+                Control::Supersede => self.superseded = true,
+                Control::Abort(failure) => return self.abort(*failure).await,
+            }
+        }
         let step = self.plan.steps[index].clone();
         info!(step = index, kind = step.action.kind(), "{}", step.action.text());
         self.write(Record::Started { step: index }).await?;
@@ -133,15 +140,19 @@ impl<P: Port> Driver<P> {
                     self.learn(done.learned).await?;
                     self.write(Record::Done { step: index, note: done.note }).await?;
                 }
-                // The commit may have been crossed meanwhile: then the abort comes too late, and is told.
-                let record = if self.progress.can_abort() {
-                    Record::Abort { failure: *failure }
-                } else {
-                    Record::Note { text: format!("too late to undo: {}", failure.message) }
-                };
-                self.write(record).await
+                self.abort(*failure).await
             }
         }
+    }
+
+    /// The commit may have been crossed meanwhile: then the abort comes too late, and is told.
+    async fn abort(&mut self, failure: ErrorBody) -> Result<(), StoreError> {
+        let record = if self.progress.can_abort() {
+            Record::Abort { failure }
+        } else {
+            Record::Note { text: format!("too late to undo: {}", failure.message) }
+        };
+        self.write(record).await
     }
 
     async fn carry_out(&mut self, action: &Action, run: &Run, deadline: Duration) -> Outcome {

@@ -329,7 +329,7 @@ impl<H: Port + Observer> Supervisor<H> {
             Begun::Known(_) => Ok(None),
             Begun::New => {
                 let progress = Progress::new(&plan);
-                Ok(Some(self.spawn(slot, id, plan, progress, 0)))
+                Ok(Some(self.spawn(slot, id, plan, progress, 0, None)))
             }
         }
     }
@@ -349,11 +349,9 @@ impl<H: Port + Observer> Supervisor<H> {
         let new = || Arc::new(Slot::new(AppState::new(plan.app.clone(), AppState::NOT_TAKEN_IN)));
         let slot = self.slots.lock().await.entry(plan.app.clone()).or_insert_with(new).clone();
         let asked = self.store.get_meta(abort(&id)).await.map_err(|e| store_failed(&e))?;
-        let running = self.spawn(&slot, id, plan, progress, seq);
-        if let Some(failure) = asked.and_then(|text| serde_json::from_str(&text).ok()) {
-            // The channel is new: it takes a message.
-            drop(running.control.try_send(Control::Abort(Box::new(failure))));
-        }
+        let failure = asked.and_then(|text| serde_json::from_str(&text).ok());
+        let asked = failure.map(|failure| Control::Abort(Box::new(failure)));
+        let running = self.spawn(&slot, id, plan, progress, seq, asked);
         slot.set_running(running);
         Ok(())
     }

@@ -12,14 +12,14 @@ use tracing::{Instrument as _, error, info, info_span};
 
 use super::refusal::store_failed;
 use super::{Claims, Observer, Running, Slot, Supervisor};
-use crate::driver::{Driver, Port, Recorder, SharedState};
+use crate::driver::{Control, Driver, Port, Recorder, SharedState};
 use crate::view::Story;
 
 /// After this long a deployment whose journal could not be written is gone on with.
 const AGAIN: Duration = Duration::from_secs(5);
 
 impl<H: Port + Observer> Supervisor<H> {
-    /// Starts a driver from where a deployment stands.
+    /// Starts a driver from where a deployment stands, with what was asked of it in an earlier life of the agent.
     pub(super) fn spawn(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
@@ -27,8 +27,13 @@ impl<H: Port + Observer> Supervisor<H> {
         plan: Plan,
         progress: Progress,
         seq: u64,
+        asked: Option<Control>,
     ) -> Running {
         let (control, receiver) = mpsc::channel(4);
+        if let Some(asked) = asked {
+            // It is new: it takes a message.
+            drop(control.try_send(asked));
+        }
         let (ended_tx, ended) = watch::channel(false);
         let from = plan.from.map(|t| t.label);
         let mut claims = Claims::default();
