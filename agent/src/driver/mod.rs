@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use deployd_api::deployment::Verdict;
 use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::spec::Millis;
 use deployd_core::action::Action;
 use deployd_core::journal::{Record, StepIndex};
 use deployd_core::machine::{Decision, Progress};
@@ -50,6 +51,8 @@ pub struct Driver<P> {
     control: mpsc::Receiver<Control>,
     /// A newer push came before the watch: it ends as soon as it begins.
     superseded: bool,
+    /// It is to be undone, and that is not written down yet.
+    asked: Option<ErrorBody>,
 }
 
 /// How a step ended.
@@ -70,7 +73,7 @@ impl<P: Port> Driver<P> {
         port: P,
         control: mpsc::Receiver<Control>,
     ) -> Self {
-        Self { plan, progress, recorder, port, control, superseded: false }
+        Self { plan, progress, recorder, port, control, superseded: false, asked: None }
     }
 
     /// Runs to the verdict. After an error it may be run again, from what the journal holds.
@@ -107,15 +110,19 @@ impl<P: Port> Driver<P> {
         while let Ok(message) = self.control.try_recv() {
             match message {
                 Control::Supersede => self.superseded = true,
-                Control::Abort(failure) => return self.abort(*failure).await,
+                Control::Abort(failure) => self.asked = Some(*failure),
             }
+        }
+        if let Some(failure) = self.asked.clone() {
+            return self.abort(failure).await;
         }
         let step = self.plan.steps[index].clone();
         info!(step = index, kind = step.action.kind(), "{}", step.action.text());
         self.write(Record::Started { step: index }).await?;
         let elapsed = self.recorder.elapsed(index).await?;
         let run = Run { elapsed, state: self.recorder.state.clone() };
-        let deadline = Duration::from(step.deadline).saturating_sub(elapsed).max(AT_LEAST);
+        let passed = Millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        let deadline = Duration::from(plan::deadline_after(&step.action, passed)).max(AT_LEAST);
         let outcome = if self.superseded && step.is_supersedable() {
             Outcome::Superseded
         } else {
@@ -136,6 +143,8 @@ impl<P: Port> Driver<P> {
                 self.write(Record::Done { step: index, note }).await
             }
             Outcome::Aborted(failure, done) => {
+                // A record that cannot be written must not lose it.
+                self.asked = Some((*failure).clone());
                 if let Some(done) = done {
                     self.learn(done.learned).await?;
                     self.write(Record::Done { step: index, note: done.note }).await?;
@@ -152,7 +161,9 @@ impl<P: Port> Driver<P> {
         } else {
             Record::Note { text: format!("too late to undo: {}", failure.message) }
         };
-        self.write(record).await
+        self.write(record).await?;
+        self.asked = None;
+        Ok(())
     }
 
     async fn carry_out(&mut self, action: &Action, run: &Run, deadline: Duration) -> Outcome {

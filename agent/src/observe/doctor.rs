@@ -56,6 +56,10 @@ pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
     look.at("states", state_findings(deployd.unreadable()));
     if deployd.store().unfinished().await.map_err(|e| store_failed(&e))?.is_empty() {
         let units = host.systemd.list(&["deployd-*"]).await.map_err(|e| step_failed(&e))?;
+        // What was deployed since its app was looked at is no leftover, and what went since is neither.
+        for (_, state) in deployd.apps().await {
+            expected.extend(expected_units(&*state.lock().await));
+        }
         let unknown: Vec<String> = deployd.unreadable().keys().map(units::prefix).collect();
         look.at("leftovers", leftover_findings(&expected, &unknown, &units));
     }

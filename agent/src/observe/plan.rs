@@ -43,7 +43,7 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
     let document = Box::new(ReleaseDocument::new(manifest.digest(), spec.clone()));
     let wanted = strategy.unwrap_or(spec.deploy.strategy);
     let push = Request::Push { document, strategy, origin: Origin::default() };
-    let others = deployd.claims_beside(&app).await;
+    let others = deployd.claims_beside(&state).await;
     let facts = deployd.host().facts(&push, state.clone(), &others).await?;
     let (planned, refused) = match plan::plan(&push, &facts) {
         Ok(planned) => (Some(planned), None),

@@ -1,19 +1,20 @@
 //! The ports that apps of this host have, or are about to get: two plans that are made at the same time must not
 //! give one to both, and one that is free at the moment may be that of a program which just crashed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use deployd_api::ids::AppName;
+use deployd_api::spec::Address;
 use deployd_core::action::Action;
 use deployd_core::plan::{Plan, private_ports};
 use deployd_core::state::AppState;
 use deployd_core::units::Activation;
 
-/// What belongs to other apps than the one that is planned for.
+/// What a new plan must keep away from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Ports that clients use, and whose they are about to be.
-    pub public: BTreeMap<u16, AppName>,
+    /// Where clients come, and whose that is about to be.
+    pub public: Vec<(Address, AppName)>,
     /// Loopback ports behind proxies.
     pub private: BTreeSet<u16>,
 }
@@ -30,10 +31,11 @@ impl Claims {
 
     /// What a plan that is being carried out will have.
     pub(super) fn add_plan(&mut self, plan: &Plan) {
-        for step in &plan.steps {
-            match &step.action {
+        // An undo opens again what was closed.
+        for action in plan.steps.iter().flat_map(|step| std::iter::once(&step.action).chain(&step.undo)) {
+            match action {
                 Action::OpenListener { socket, .. } => {
-                    self.public.extend(socket.address.port().map(|port| (port, plan.app.clone())));
+                    self.public.push((socket.address.clone(), plan.app.clone()));
                 }
                 Action::AwaitPort { port, .. } => drop(self.private.insert(*port)),
                 _ => {}
@@ -42,7 +44,7 @@ impl Claims {
     }
 
     pub(super) fn add(&mut self, other: &Self) {
-        self.public.extend(other.public.clone());
+        self.public.extend_from_slice(&other.public);
         self.private.extend(&other.private);
     }
 }

@@ -242,7 +242,8 @@ impl<H: Port + Observer> Supervisor<H> {
 
     /// What is to be done, now that all files are there.
     async fn plan(&self, app: &AppName, request: &Request, state: AppState) -> Result<Planned, ErrorBody> {
-        let facts = self.host.facts(request, state, &self.claims_beside(app).await).await?;
+        let claims = self.claims_beside(&state).await;
+        let facts = self.host.facts(request, state, &claims).await?;
         let planned = plan::plan(request, &facts).map_err(|e| *e)?;
         if matches!(planned, Planned::Plan(_)) && facts.artifact.as_ref().is_some_and(|a| !a.complete) {
             let message = format!("files of this artifact of {app} have not arrived");
@@ -252,11 +253,12 @@ impl<H: Port + Observer> Supervisor<H> {
         Ok(planned)
     }
 
-    /// The ports of all other apps.
-    pub async fn claims_beside(&self, app: &AppName) -> Claims {
+    /// The ports of all other apps, and what programs of this one have.
+    pub async fn claims_beside(&self, own: &AppState) -> Claims {
         let slots = self.slots.lock().await.clone();
         let mut claims = Claims::default();
-        for (_, slot) in slots.iter().filter(|(other, _)| *other != app) {
+        claims.add_state(own);
+        for (_, slot) in slots.iter().filter(|(other, _)| **other != own.app) {
             claims.add_state(&*slot.state.lock().await);
             if let Some(running) = slot.running() {
                 claims.add(&running.claims);

@@ -316,6 +316,7 @@ pub enum Action {
         /// Whether a new push may end it early.
         supersedable: bool,
         /// How long after it a process that just ended may take to be up, or counted as crashed.
+        #[serde(default = "no_time")]
         settle: Millis,
     },
     /// Change what the host knows.
@@ -436,4 +437,9 @@ impl Action {
             _ => None,
         }
     }
+}
+
+/// For plans of before there was such a wait.
+fn no_time() -> Millis {
+    Millis(0)
 }

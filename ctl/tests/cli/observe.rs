@@ -206,8 +206,11 @@ async fn doctor() {
     let row = "web1  0.1.0  252.39-1~deb12u2  4.2 GB of 4.3 GB     1  -";
     assert_lines(
         &shown.stdout,
-        &[&head[..], &[row, "", "7 checks passed: disk, units, boot, groups, store, leftovers, journal"]]
-            .concat(),
+        &[
+            &head[..],
+            &[row, "", "8 checks passed: disk, units, boot, groups, store, states, leftovers, journal"],
+        ]
+        .concat(),
     );
     assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
 }

@@ -224,6 +224,16 @@ pub fn deadline(action: &Action) -> Millis {
     Millis(own_wait(action).0.saturating_add(SLACK.0))
 }
 
+/// How much of that is left after so long: of a wait only the wait itself may have passed while nobody was there to
+/// judge, so that a judgement has its time.
+pub fn deadline_after(action: &Action, elapsed: Millis) -> Millis {
+    let passed = match action {
+        Action::Watch { duration: wait, .. } | Action::Check { timeout: wait, .. } => elapsed.min(*wait),
+        _ => elapsed,
+    };
+    Millis(deadline(action).0.saturating_sub(passed.0))
+}
+
 /// After its first failure a check of the trial is judged within this.
 fn judged_within(trial: &Trial) -> Millis {
     let one = |c: &Check| (c.timeout.0 + c.interval.0).saturating_mul(u64::from(c.failures)) + c.grace.0;

@@ -130,7 +130,14 @@ impl Activation<'_> {
         if let Some(epmd) = epmd {
             let _ = writeln!(t, "Wants={epmd}");
         }
-        let requires: Vec<String> = process.requires.iter().flat_map(units).collect();
+        // Required is the first: each restart of what is required is one of who requires it. The others are wanted.
+        let required = |name: &String| units(name).into_iter().next();
+        let wanted = |name: &String| units(name).into_iter().skip(1).collect::<Vec<_>>();
+        let requires: Vec<String> = process.requires.iter().filter_map(required).collect();
+        let wants: Vec<String> = process.requires.iter().flat_map(wanted).collect();
+        if !wants.is_empty() {
+            let _ = writeln!(t, "Wants={}", wants.join(" "));
+        }
         if !after.is_empty() {
             let _ = writeln!(t, "After={}", after.join(" "));
         }
