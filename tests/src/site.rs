@@ -151,6 +151,14 @@ impl Site {
         text.lines().map(|l| serde_json::from_str(l).context("a record is not JSON")).collect()
     }
 
+    /// The label that an app's next push gets.
+    pub fn next_label(&self, app: &str) -> Result<String> {
+        let rows = self.ctl(&format!("releases -a {app} -o json"))?.expect(0)?;
+        let rows: Vec<Value> = serde_json::from_str(&rows.stdout).context("releases are not JSON")?;
+        let number = |row: &Value| row["label"].as_str()?.strip_prefix('v')?.parse::<u32>().ok();
+        Ok(format!("v{}", rows.iter().filter_map(number).max().unwrap_or(0) + 1))
+    }
+
     /// The verdict of an app's last deployment; `None` while it runs.
     pub fn verdict(&self, app: &str) -> Result<Option<String>> {
         let records = self.journal(app)?;

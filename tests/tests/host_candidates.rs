@@ -144,7 +144,7 @@ fn refuses_what_was_bad(site: &Site, dir: &str) -> Result<()> {
 /// The stable release crashes while the candidate starts: PID 1 brings it back, and the deploy goes on.
 fn serves_though_it_crashes_meanwhile(site: &Site, dir: &str) -> Result<()> {
     let spec = Spec::shop().env("START_MS", "3000");
-    let label = next_label(site)?;
+    let label = site.next_label("shop")?;
     let traffic = Traffic::on(&site.host, &["v1", &label])?;
     let mut pushing = shop::push(site, dir, "late", &spec)?;
     shop::wait_active(&site.host, &format!("deployd-shop-web-{label}@1.service"), LIMIT)?;
@@ -164,14 +164,6 @@ fn serves_though_it_crashes_meanwhile(site: &Site, dir: &str) -> Result<()> {
     traffic.end_after_kills(1)?;
     ensure!(site.live("shop")? == label);
     shop::require_settled(site, LIMIT)
-}
-
-/// The label that the next push gets.
-fn next_label(site: &Site) -> Result<String> {
-    let rows = site.ctl("releases -a shop -o json")?.expect(0)?;
-    let rows: Vec<serde_json::Value> = serde_json::from_str(&rows.stdout)?;
-    let numbers = rows.iter().filter_map(|row| row["label"].as_str()?.strip_prefix('v')?.parse::<u32>().ok());
-    Ok(format!("v{}", numbers.max().unwrap_or(0) + 1))
 }
 
 /// Found out only with public traffic: what is in its hands at that moment is lost, and nothing else.

@@ -90,18 +90,9 @@ impl Full {
         self.site.spec(&build, &spec(&build).env("START_MS", "1500").text())
     }
 
-    /// The label that the next push gets.
-    fn label(&self) -> Result<String> {
-        let rows = self.site.ctl("releases -a shop -o json")?.expect(0)?.stdout;
-        let rows: Vec<serde_json::Value> = serde_json::from_str(&rows)?;
-        let labels = rows.iter().filter_map(|row| row["label"].as_str()?.strip_prefix('v')?.parse().ok());
-        let next: u32 = labels.max().unwrap_or(0) + 1;
-        Ok(format!("v{next}"))
-    }
-
     /// Who may answer meanwhile: who serves, and whoever comes next.
     fn traffic(&self) -> Result<Traffic> {
-        Traffic::on(&self.site.host, &[&self.site.live("shop")?, &self.label()?])
+        Traffic::on(&self.site.host, &[&self.site.live("shop")?, &self.site.next_label("shop")?])
     }
 
     fn refuses_what_does_not_fit(&mut self) -> Result<()> {
@@ -118,7 +109,7 @@ impl Full {
     }
 
     fn ends_though_it_fills_meanwhile(&mut self) -> Result<()> {
-        let (traffic, label) = (self.traffic()?, self.label()?);
+        let (traffic, label) = (self.traffic()?, self.site.next_label("shop")?);
         let spec = self.next()?;
         self.site.ctl(&format!("push {} -c {spec} --detach", self.dir))?.expect(0)?;
         shop::wait_active(&self.site.host, &format!("deployd-shop-web-{label}@1.service"), LIMIT)?;

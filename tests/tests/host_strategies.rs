@@ -37,6 +37,12 @@ fn goes_other_ways(suite: Suite) -> Result<()> {
     site.host.finish()
 }
 
+/// Another app.
+fn blog(address: &str) -> Spec {
+    let spec = Spec::bare("blog").key("processes.web", "exec", "bin/app web");
+    spec.key("listen.http", "address", address).key("deploy", "min_healthy", "0s")
+}
+
 fn watched() -> Spec {
     Spec::shop().key("deploy", "monitor", "5m")
 }
@@ -120,11 +126,7 @@ fn apps_do_not_wait_for_one_another(site: &Site, dir: &str) -> Result<()> {
     })?;
     // It waits for the one that runs.
     let second = shop::push(site, dir, "second", &Spec::shop().env("BUILD", "second"))?;
-    let blog = Spec::bare("blog")
-        .key("processes.web", "exec", "bin/app web")
-        .key("listen.http", "address", ":8090")
-        .key("deploy", "min_healthy", "0s");
-    site.deploy(dir, &site.spec("blog", &blog.text())?)?;
+    site.deploy(dir, &site.spec("blog", &blog(":8090").text())?)?;
     ensure!(!first.has_ended()?, "blog waited for shop, or came too late");
     let told = first.called()?.expect(0)?;
     ensure!(told.stdout.contains("live"), "{}", told.stdout);
@@ -165,11 +167,7 @@ fn folders_are_private_or_kept(site: &Site, dir: &str) -> Result<()> {
 /// While an app is stopped another may take its port; then it is not started into that one's clients.
 fn a_port_is_one_apps(site: &Site, dir: &str) -> Result<()> {
     site.ctl("stop -a shop")?.expect(0)?;
-    let blog = Spec::bare("blog")
-        .key("processes.web", "exec", "bin/app web")
-        .key("listen.http", "address", ":8080")
-        .key("deploy", "min_healthy", "0s");
-    site.deploy(dir, &site.spec("blog", &blog.text())?)?;
+    site.deploy(dir, &site.spec("blog", &blog(":8080").text())?)?;
     let told = site.ctl("start -a shop")?.expect(3)?;
     ensure!(told.stderr.contains("port 8080 of [listen.http] is held by"), "{}", told.stderr);
     site.ctl("remove -a blog --yes")?.expect(0)?;

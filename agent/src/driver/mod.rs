@@ -60,8 +60,8 @@ enum Outcome {
     Done(Done),
     Failed(ErrorBody),
     Superseded,
-    /// With what the step found, if it could not be left and was done.
-    Aborted(Box<ErrorBody>, Option<Done>),
+    /// A wait, left because the deployment is to be undone.
+    Left,
 }
 
 impl<P: Port> Driver<P> {
@@ -113,8 +113,8 @@ impl<P: Port> Driver<P> {
                 Control::Abort(failure) => self.asked = Some(*failure),
             }
         }
-        if let Some(failure) = self.asked.clone() {
-            return self.abort(failure).await;
+        if self.asked.is_some() {
+            return self.abort().await;
         }
         let step = self.plan.steps[index].clone();
         info!(step = index, kind = step.action.kind(), "{}", step.action.text());
@@ -131,37 +131,33 @@ impl<P: Port> Driver<P> {
         match outcome {
             Outcome::Done(done) => {
                 self.learn(done.learned).await?;
-                self.write(Record::Done { step: index, note: done.note }).await
+                self.write(Record::Done { step: index, note: done.note }).await?;
             }
-            Outcome::Failed(failure) => {
+            Outcome::Failed(failure) if self.asked.is_none() => {
                 warn!(step = index, kind = step.action.kind(), code = %failure.code, "{}", failure.message);
-                self.write(Record::Failed { step: index, failure }).await
+                self.write(Record::Failed { step: index, failure }).await?;
             }
+            // What was asked while the step could not be left comes first: its undo knows what to do.
+            Outcome::Failed(_) | Outcome::Left => {}
             Outcome::Superseded => {
                 self.write(Record::Superseded).await?;
                 let note = Some("a newer deployment ended the watch".to_owned());
-                self.write(Record::Done { step: index, note }).await
-            }
-            Outcome::Aborted(failure, done) => {
-                // A record that cannot be written must not lose it.
-                self.asked = Some((*failure).clone());
-                if let Some(done) = done {
-                    self.learn(done.learned).await?;
-                    self.write(Record::Done { step: index, note: done.note }).await?;
-                }
-                self.abort(*failure).await
+                self.write(Record::Done { step: index, note }).await?;
             }
         }
+        self.abort().await
     }
 
-    /// The commit may have been crossed meanwhile: then the abort comes too late, and is told.
-    async fn abort(&mut self, failure: ErrorBody) -> Result<(), StoreError> {
+    /// What was asked, if anything was. The commit may have been crossed meanwhile: then it comes too late, and is told.
+    async fn abort(&mut self) -> Result<(), StoreError> {
+        let Some(failure) = self.asked.clone() else { return Ok(()) };
         let record = if self.progress.can_abort() {
             Record::Abort { failure }
         } else {
             Record::Note { text: format!("too late to undo: {}", failure.message) }
         };
         self.write(record).await?;
+        // Only now: a record that cannot be written must not lose it.
         self.asked = None;
         Ok(())
     }
@@ -170,22 +166,19 @@ impl<P: Port> Driver<P> {
         let supersedable = matches!(action, Action::Watch { supersedable: true, .. });
         let work = limited(&self.port, action, run, deadline);
         tokio::pin!(work);
-        let mut aborted = None;
         loop {
             tokio::select! {
                 biased;
-                result = &mut work => return match (result, aborted) {
-                    // What was asked while the step could not be left comes first: its undo knows what to do.
-                    (Ok(done), Some(failure)) => Outcome::Aborted(failure, Some(done)),
-                    (Err(_), Some(failure)) => Outcome::Aborted(failure, None),
-                    (Ok(done), None) => Outcome::Done(done),
-                    (Err(failure), None) => Outcome::Failed(failure),
-                },
+                result = &mut work => return result.map_or_else(Outcome::Failed, Outcome::Done),
                 Some(message) = self.control.recv() => match message {
                     Control::Supersede if supersedable => return Outcome::Superseded,
                     Control::Supersede => self.superseded = true,
-                    Control::Abort(failure) if is_wait(action) => return Outcome::Aborted(failure, None),
-                    Control::Abort(failure) => aborted = Some(failure),
+                    Control::Abort(failure) => {
+                        self.asked = Some(*failure);
+                        if is_wait(action) {
+                            return Outcome::Left;
+                        }
+                    }
                 },
             }
         }

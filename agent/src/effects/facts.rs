@@ -1,7 +1,6 @@
 //! Looks at the host once, for one plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
@@ -14,7 +13,7 @@ use deployd_core::plan::Request;
 use deployd_core::state::AppState;
 
 use super::RealHost;
-use super::failure::{push_refused, step_failed};
+use super::failure::{release_failed, step_failed};
 use super::files::blocking;
 use crate::driver::clock;
 use crate::host::{elf, facts, users};
@@ -99,7 +98,7 @@ impl RealHost {
         let words: Vec<(ProcessName, String)> =
             spec.processes.iter().map(|(name, process)| (name.clone(), clean(word(process)))).collect();
         let look = move || {
-            let Some(staged) = releases.peek(&of, artifact, &paths).map_err(|e| push_refused(&e))? else {
+            let Some(staged) = releases.peek(&of, artifact, &paths).map_err(|e| release_failed(&e))? else {
                 return Ok(None);
             };
             // What has not arrived yet is judged when it has: a plan asks before anything is sent.
@@ -136,21 +135,20 @@ impl RealHost {
         let served = live.iter().flat_map(|r| r.document.spec.listen.values()).map(|l| &l.address);
         let known = state.groups.values().flatten().map(|socket| &socket.address);
         let own: Vec<u16> = served.chain(known).filter_map(Address::port).collect();
-        let addresses = spec.listen.values().filter_map(|l| super::bound(&l.address));
+        let ported = spec.listen.values().filter_map(|l| Some((&l.address, l.address.port()?)));
         let prefix = format!("deployd-{}-", state.app.unit_part());
         let mut strangers = BTreeMap::new();
-        for address in addresses.filter(|a| !own.contains(&a.port())) {
-            let port = address.port();
+        for (address, port) in ported.filter(|(_, port)| !own.contains(port)) {
             let mut holders = facts::port_holders(port).await.map_err(|e| step_failed(&e))?;
-            holders.retain(|h| collide(h.local, address));
-            let theirs = |(a, _): &&(Address, AppName)| super::bound(a).is_some_and(|a| collide(a, address));
+            holders.retain(|h| Address::listed(h.local).overlaps(address));
+            let theirs = others.public.iter().find(|(a, _)| a.overlaps(address));
             let of = |h: &&facts::PortHolder, p: &str| h.unit.as_ref().is_some_and(|u| u.starts_with(p));
             // PID 1 and the agent hold sockets for others: who serves says more.
             let serves = holders.iter().find(|h| !of(h, "init.scope") && !of(h, "deployd.service"));
             let other = serves.or_else(|| holders.first()).filter(|h| !of(h, &prefix));
             if let Some(other) = other {
                 strangers.insert(port, holder_text(other));
-            } else if let Some((_, app)) = others.public.iter().find(theirs) {
+            } else if let Some((_, app)) = theirs {
                 strangers.insert(port, format!("{app}, which is being deployed"));
             }
         }
@@ -188,13 +186,6 @@ fn epmd(manifest: &Manifest) -> Option<String> {
         let found = elf::on_path("epmd", PATH)?;
         Some(found.to_string_lossy().into_owned())
     })
-}
-
-/// Whether two sockets that listen on these would get the same clients.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
-    let all = |ip: IpAddr, of: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || of.is_ipv4());
-    a.port() == b.port() && (x == y || all(x, y) || all(y, x))
 }
 
 /// Free loopback ports for programs that cannot take a listener.
@@ -251,19 +242,6 @@ mod tests {
             runs: 1,
             base_port: 0,
         }
-    }
-
-    #[test]
-    fn addresses_collide_when_they_have_clients_in_common() {
-        let collide = |a: &str, b: &str| {
-            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
-            assert_eq!(super::collide(a, b), super::collide(b, a));
-            super::collide(a, b)
-        };
-        assert!(collide("[::]:80", "10.0.0.5:80") && collide("0.0.0.0:80", "10.0.0.5:80"));
-        assert!(collide("[::]:80", "[::1]:80") && collide("[::ffff:10.0.0.5]:80", "10.0.0.5:80"));
-        assert!(!collide("10.0.0.5:80", "127.0.0.1:80") && !collide("0.0.0.0:80", "[::1]:80"));
-        assert!(!collide("[::]:80", "[::]:81"));
     }
 
     /// Going back to a release with private ports needs as many as that one has, whatever is live.

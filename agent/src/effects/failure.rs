@@ -12,11 +12,12 @@ pub fn step_failed(error: &dyn Error) -> ErrorBody {
     with_chain(ErrorBody::new(ErrorCode::StepFailed, error.to_string(), hint), error)
 }
 
-/// Why an artifact cannot be taken: nothing of a deployment has begun.
-pub fn push_refused(e: &ReleaseError) -> ErrorBody {
+/// What the store of releases could not do.
+pub fn release_failed(e: &ReleaseError) -> ErrorBody {
     let hint = match e.code() {
         ErrorCode::DiskLow => "free disk space on the host: deployd-ctl doctor says where",
         ErrorCode::UploadIncomplete => "push again: it goes on where it stopped",
+        ErrorCode::StepFailed => "push again; if it stays, deployd-ctl doctor looks at the host",
         _ => "mend the artifact and push again",
     };
     with_chain(ErrorBody::new(e.code(), e.to_string(), hint), e)

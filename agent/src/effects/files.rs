@@ -9,14 +9,14 @@ use deployd_core::action::UnitFile;
 use deployd_core::units;
 
 use super::RealHost;
-use super::failure::{step_failed, with_chain};
+use super::failure::{release_failed, step_failed};
 use crate::driver::{Done, Run};
 use crate::host::{fdstore, users};
 use crate::store::Store;
 use crate::store::atomic::{self, AtomicError};
 use crate::store::ballast::BallastState;
+use crate::store::releases::TreeName;
 use crate::store::releases::mounts::{Folders, Owner};
-use crate::store::releases::{ReleaseError, TreeName};
 
 /// Unit files are public: `systemctl cat` shows them to everyone.
 const UNIT_MODE: u32 = 0o644;
@@ -98,11 +98,6 @@ pub(super) fn io_failed(doing: &str, path: &Path, e: &std::io::Error) -> ErrorBo
         format!("failed to {doing} {}: {e}", path.display()),
         "mend it and try again: the file system's room and rights are the usual causes",
     )
-}
-
-fn release_failed(e: &ReleaseError) -> ErrorBody {
-    let hint = "push again; if it stays, deployd-ctl doctor looks at the host";
-    with_chain(ErrorBody::new(e.code(), e.to_string(), hint), e)
 }
 
 impl RealHost {

@@ -29,7 +29,7 @@ use crate::store::Store;
 use crate::store::disk::Reservations;
 use crate::store::releases::Releases;
 
-pub use failure::{push_refused, step_failed, with_chain};
+pub use failure::{release_failed, step_failed, with_chain};
 pub use files::{blocking as on_disk, is_committed};
 pub use held::Held;
 pub use instances::Carrying;

@@ -42,7 +42,7 @@ impl RealHost {
         let limit = Duration::from(timeout).saturating_sub(run.elapsed);
         let targets = self.targets(trial, run).await?;
         let mut running = running(trial);
-        let crashes = self.crashes(trial).await?;
+        let crashes = self.crashes(trial, run.elapsed).await?;
         loop {
             let up = self.look(trial, &crashes, restarts + 1, run).await?;
             for check in running.iter_mut().filter(|c| !c.passing && c.next <= Instant::now()) {
@@ -75,7 +75,7 @@ impl RealHost {
         let limit = Duration::from(duration).saturating_sub(run.elapsed);
         let targets = self.targets(trial, run).await?;
         let mut running = running(trial);
-        let crashes = self.crashes_before(trial, run.elapsed).await?;
+        let crashes = self.crashes(trial, run.elapsed).await?;
         // A check that failed last is tried until it passes or has failed too often: time alone is no pass.
         // And one that was not tried yet is tried once: the agent may have been away for all of the time.
         let open = |c: &Running<'_>| c.tally.is_failing() || c.tally.tries() == 0;
@@ -104,33 +104,20 @@ impl RealHost {
         Ok(passed(&running))
     }
 
-    /// Automatic restarts so far, by unit: those before the trial do not count.
-    async fn crashes(&self, trial: &Trial) -> Result<BTreeMap<String, u32>, ErrorBody> {
+    /// Automatic restarts before the step began, by unit. What came up since then crashed in it, perhaps in an earlier
+    /// life of the agent.
+    async fn crashes(&self, trial: &Trial, elapsed: Duration) -> Result<BTreeMap<String, u32>, ErrorBody> {
+        let began = clock::now().0.saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         let mut out = BTreeMap::new();
         for instance in &trial.instances {
             let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
-            out.insert(instance.unit.clone(), state.map_or(0, |s| s.n_restarts));
+            let before = state.map_or(0, |s| {
+                let since = s.active_enter.is_some_and(|up| up.0 > began);
+                s.n_restarts.saturating_sub(u32::from(since))
+            });
+            out.insert(instance.unit.clone(), before);
         }
         Ok(out)
-    }
-
-    /// Those before the step began, some time ago: what came up since then crashed under watch, in an earlier life
-    /// of the agent.
-    async fn crashes_before(
-        &self,
-        trial: &Trial,
-        elapsed: Duration,
-    ) -> Result<BTreeMap<String, u32>, ErrorBody> {
-        let began = clock::now().0.saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        let mut crashes = self.crashes(trial).await?;
-        for instance in &trial.instances {
-            let state = self.systemd.unit(&instance.unit).await.map_err(|e| step_failed(&e))?;
-            let since = state.and_then(|s| s.active_enter).is_some_and(|up| up.0 > began);
-            if let Some(before) = crashes.get_mut(&instance.unit).filter(|_| since) {
-                *before = before.saturating_sub(1);
-            }
-        }
-        Ok(crashes)
     }
 
     /// Whether all processes are up; a failure when one ended `limit` times.

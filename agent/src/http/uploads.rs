@@ -15,7 +15,7 @@ use tokio_util::io::StreamReader;
 
 use super::Api;
 use super::answer::{Answer, body, id};
-use crate::effects::push_refused;
+use crate::effects::release_failed;
 use crate::observe;
 use crate::store::disk::{Need, Reservation};
 
@@ -76,7 +76,7 @@ pub(super) async fn begin(State(api): State<Api>, bytes: Bytes) -> Answer<Upload
     let of = app.clone();
     let work = move || releases.begin(&of, &manifest);
     let missing =
-        tokio::task::spawn_blocking(work).await.map_err(|_| ending())?.map_err(|e| push_refused(&e))?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| ending())?.map_err(|e| release_failed(&e))?;
     let room = host.disk.reserve(missing.need).map_err(|e| {
         let hint = "free disk space on the host, or lower disk_reserve in /etc/deployd/agent.toml";
         ErrorBody::new(ErrorCode::DiskLow, e.to_string(), hint)
@@ -95,7 +95,7 @@ pub(super) async fn receive(
     let reader = StreamReader::new(stream);
     let on_disk = |part| api.reserved.used(&app, artifact, part);
     let received = api.supervisor.host().releases.receive(&app, artifact, reader, on_disk).await;
-    let received = received.map_err(|e| push_refused(&e))?;
+    let received = received.map_err(|e| release_failed(&e))?;
     Ok(Json(serde_json::json!({ "files": received.files, "bytes": received.bytes })))
 }
 

@@ -16,7 +16,7 @@ use deployd_core::plan::{self, Planned, Request};
 use deployd_core::state::AppState;
 
 use super::outline;
-use crate::effects::{RealHost, push_refused, step_failed};
+use crate::effects::{RealHost, release_failed, step_failed};
 use crate::host::facts;
 use crate::store::disk;
 use crate::store::releases::TreeName;
@@ -34,7 +34,7 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
     let missing = tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| step_failed(&e))?
-        .map_err(|e| push_refused(&e))?;
+        .map_err(|e| release_failed(&e))?;
     // The uid is only shown inside units, and none is written.
     let state = match deployd.app(&app).await {
         Ok(known) => known.lock().await.clone(),

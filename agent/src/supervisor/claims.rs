@@ -30,17 +30,19 @@ impl Claims {
     }
 
     /// What a plan that is being carried out will have.
-    pub(super) fn add_plan(&mut self, plan: &Plan) {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let mut claims = Self::default();
         // An undo opens again what was closed.
         for action in plan.steps.iter().flat_map(|step| std::iter::once(&step.action).chain(&step.undo)) {
             match action {
                 Action::OpenListener { socket, .. } => {
-                    self.public.push((socket.address.clone(), plan.app.clone()));
+                    claims.public.push((socket.address.clone(), plan.app.clone()));
                 }
-                Action::AwaitPort { port, .. } => drop(self.private.insert(*port)),
+                Action::AwaitPort { port, .. } => drop(claims.private.insert(*port)),
                 _ => {}
             }
         }
+        claims
     }
 
     pub(super) fn add(&mut self, other: &Self) {

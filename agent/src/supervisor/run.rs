@@ -36,9 +36,7 @@ impl<H: Port + Observer> Supervisor<H> {
         }
         let (ended_tx, ended) = watch::channel(false);
         let from = plan.from.map(|t| t.label);
-        let mut claims = Claims::default();
-        claims.add_plan(&plan);
-        let claims = Arc::new(claims);
+        let claims = Arc::new(Claims::of(&plan));
         let running = Running { id: id.clone(), kind: plan.kind, from, claims, control, ended };
         let span = info_span!("deployment", app = %plan.app, kind = %plan.kind, id = id.short());
         let recorder = self.recorder(id, slot.state.clone(), seq);

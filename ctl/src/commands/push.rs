@@ -59,17 +59,18 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
     let path = format!("/apps/{app}/deployments");
     let call = || context.client.call::<Deployment>(Method::POST, &path, &push);
     context.on_interrupt(format!("detached while push of {app} began; see: {} status -a {app}", super::CTL));
-    let mut begun = begin(context, Some(&args.wait), call).await;
-    for _ in 0..UPLOADS {
-        match &begun {
+    let mut again = 0..UPLOADS;
+    let deployment = loop {
+        match begin(context, Some(&args.wait), call).await {
             // Another deployment of this app used up, or removed, what was there when we asked what is missing.
-            Err(CtlError::Answer(body)) if body.code == ErrorCode::UploadIncomplete => {}
-            _ => break,
+            Err(CtlError::Answer(body))
+                if body.code == ErrorCode::UploadIncomplete && again.next().is_some() =>
+            {
+                upload(context, &app, manifest.clone(), &args.what.dir, &mut view).await?;
+            }
+            outcome => break outcome?,
         }
-        upload(context, &app, manifest.clone(), &args.what.dir, &mut view).await?;
-        begun = begin(context, Some(&args.wait), call).await;
-    }
-    let deployment = begun?;
+    };
     if deploy::is_nothing(&deployment) {
         return say_nothing(context, &deployment);
     }

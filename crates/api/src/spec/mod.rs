@@ -143,6 +143,27 @@ impl Address {
         }
     }
 
+    /// Where a socket listens that the kernel lists. A wildcard of IPv6 may or may not be one of IPv4 as well: it is
+    /// taken for both.
+    pub fn listed(on: SocketAddr) -> Self {
+        match on.ip().to_canonical() {
+            IpAddr::V6(ip) if ip.is_unspecified() => Self::Any { port: on.port() },
+            ip => Self::Ip { ip, port: on.port() },
+        }
+    }
+
+    /// Whether sockets that listen on these have clients in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let same_port = self.port().is_some() && self.port() == other.port();
+        same_port
+            && match (self, other) {
+                (Self::Ip { ip: a, .. }, Self::Ip { ip: b, .. }) => {
+                    a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
+                }
+                _ => true,
+            }
+    }
+
     /// The value of `ListenStream=`.
     pub fn listen_stream(&self) -> String {
         match self {
@@ -345,5 +366,34 @@ impl Spec {
     /// Whether each instance of a process is reached by a private port.
     pub fn has_private_port(&self, process: &ProcessName) -> bool {
         self.listeners_of(process).any(|(_, l)| l.handoff == Handoff::Port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_overlap_when_they_have_clients_in_common() {
+        let ip = |text: &str| {
+            let on: SocketAddr = text.parse().unwrap();
+            Address::Ip { ip: on.ip(), port: on.port() }
+        };
+        let listed = |text: &str| Address::listed(text.parse().unwrap());
+        let any = Address::Any { port: 80 };
+        let both = |a: &Address, b: &Address| {
+            assert_eq!(a.overlaps(b), b.overlaps(a), "{a} {b}");
+            a.overlaps(b)
+        };
+        assert!(both(&any, &ip("10.0.0.5:80")) && both(&any, &ip("[::1]:80")) && both(&any, &any));
+        assert!(both(&ip("0.0.0.0:80"), &ip("10.0.0.5:80")) && both(&ip("[::]:80"), &ip("[::1]:80")));
+        assert!(!both(&ip("10.0.0.5:80"), &ip("127.0.0.1:80")) && !both(&ip("0.0.0.0:80"), &ip("[::]:80")));
+        assert!(!both(&any, &Address::Any { port: 81 }));
+        // What the kernel lists as a wildcard of IPv6 may be one of both.
+        assert!(both(&listed("[::]:80"), &ip("10.0.0.5:80")));
+        assert!(both(&listed("[::ffff:10.0.0.5]:80"), &ip("10.0.0.5:80")));
+        assert!(!both(&listed("10.0.0.5:80"), &ip("10.0.0.6:80")));
+        let unix = Address::Unix { path: "/run/x".to_owned() };
+        assert!(!both(&unix, &unix) && !both(&unix, &any));
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn refuse_addresses(spec: &Spec, strategy: Strategy, facts: &Facts) -
                 let hint = format!("keep the name {before}, or choose another path");
                 return refuse(ErrorCode::WrongState, message, hint);
             }
-            if strategy == Strategy::Rolling && overlaps(from, to) {
+            if strategy == Strategy::Rolling && from != to && from.overlaps(to) {
                 let message = format!(
                     "[listen.{name}] moves from {from} to {to}: both would get the same clients, too early"
                 );
@@ -95,19 +95,6 @@ pub(super) fn refuse_addresses(spec: &Spec, strategy: Strategy, facts: &Facts) -
         }
     }
     Ok(())
-}
-
-/// Whether two different addresses have clients in common.
-fn overlaps(a: &Address, b: &Address) -> bool {
-    let same_port = a.port().is_some() && a.port() == b.port();
-    same_port
-        && a != b
-        && match (a, b) {
-            (Address::Ip { ip: a, .. }, Address::Ip { ip: b, .. }) => {
-                a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())
-            }
-            _ => true,
-        }
 }
 
 fn refuse_programs(spec: &Spec, artifact: &ArtifactFacts) -> Refusal {
