@@ -23,6 +23,13 @@ use crate::printer::Printer;
 
 pub(crate) use crate::hint::CTL;
 
+/// An agent, with the name of its host.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) client: Client,
+}
+
 /// What every verb needs.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
@@ -47,6 +54,12 @@ impl<'a> Context<'a> {
         let host = global.host_name.clone().or_else(own).unwrap_or_else(|| "localhost".to_owned());
         let client = Client::new(global.socket.clone());
         Ok(Self { global, printer, client, host, interrupted: RefCell::default() })
+    }
+
+    /// The hosts that a command is for.
+    #[expect(dead_code, reason = "verbs of fleets use it")]
+    pub(crate) fn hosts(&self) -> Vec<Host> {
+        vec![Host { name: self.host.clone(), client: self.client.clone() }]
     }
 
     /// Sets what Ctrl-C says from here on.

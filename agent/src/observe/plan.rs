@@ -26,7 +26,7 @@ type Deployd = Arc<Supervisor<RealHost>>;
 
 /// What a push of this would do; nothing is changed but staging, which a push would use.
 pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswer, ErrorBody> {
-    let PlanRequest { manifest, spec, strategy } = request;
+    let PlanRequest { manifest, spec, strategy, .. } = request;
     let app = spec.app.clone();
     let changed_files = changed_files(deployd, &app, &manifest).await;
     let (releases, of, copy) = (deployd.host().releases.clone(), app.clone(), manifest.clone());
@@ -41,6 +41,7 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
         Err(_) => AppState::new(app.clone(), 0),
     };
     let document = Box::new(ReleaseDocument::new(manifest.digest(), spec.clone()));
+    let digest = document.digest();
     let wanted = strategy.unwrap_or(spec.deploy.strategy);
     let push = Request::Push { document, strategy, origin: Origin::default() };
     let others = deployd.claims_beside(&state).await;
@@ -62,6 +63,10 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
         outline: Vec::new(),
         steps: Vec::new(),
         fits: fits(deployd),
+        known_as: state.releases.values().rev().find(|r| r.digest == digest && r.is_kept()).map(|r| r.label),
+        next_label: state.next_label(),
+        secrets: BTreeMap::new(),
+        state: None,
         refused,
     };
     if let Some(Planned::Plan(plan)) = planned {

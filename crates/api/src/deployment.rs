@@ -1,10 +1,14 @@
 //! What changes a host: requests, the plan as shown, verdicts.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AppName, DeploymentId, Digest, Label, Timestamp};
+use crate::ids::{AppName, DeploymentId, Digest, Label, ProcessName, Timestamp};
 use crate::manifest::Manifest;
+use crate::needs::Needs;
 use crate::release::Origin;
+use crate::secret::SecretName;
 use crate::spec::{Spec, Strategy};
 
 /// `POST /v1/uploads`: what an artifact consists of.
@@ -40,9 +44,24 @@ pub struct PushRequest {
     pub artifact: Digest,
     /// The spec.
     pub spec: Spec,
+    /// Versions of the app's secrets, by name: part of the release.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<SecretName, u32>,
     /// Overrides the spec's strategy for this deployment only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// The label that the release has on every host; default: the host's next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Label>,
+    /// The processes that run on this host; default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<Vec<ProcessName>>,
+    /// Whether this is the host that migrates.
+    #[serde(default, skip_serializing_if = "Migrate::is_here")]
+    pub migrate: Migrate,
+    /// The app's state that the caller saw ([`PlanAnswer::state`]): another one is refused (`plan_stale`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Digest>,
     /// Who and from what.
     #[serde(default)]
     pub origin: Origin,
@@ -59,6 +78,33 @@ pub struct PlanRequest {
     /// Overrides the spec's strategy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// The processes that would run on this host; default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<Vec<ProcessName>>,
+    /// Whether this would be the host that migrates.
+    #[serde(default, skip_serializing_if = "Migrate::is_here")]
+    pub migrate: Migrate,
+    /// What the programs of the artifact need of a host.
+    #[serde(default)]
+    pub needs: Needs,
+}
+
+/// Whether a deployment runs the spec's migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Migrate {
+    /// On this host, before it switches.
+    #[default]
+    Here,
+    /// Another host of the rollout has done it.
+    Elsewhere,
+}
+
+impl Migrate {
+    /// Whether it runs here.
+    pub fn is_here(&self) -> bool {
+        *self == Self::Here
+    }
 }
 
 /// What a push would do.
@@ -87,9 +133,25 @@ pub struct PlanAnswer {
     pub steps: Vec<String>,
     /// What the host's checks before a push found, in words.
     pub fits: Vec<String>,
+    /// The label under which this host has the release already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_as: Option<Label>,
+    /// The label that a new release of this host would get: 1 + its highest.
+    #[serde(default = "first")]
+    pub next_label: Label,
+    /// The versions of the app's secrets on this host.
+    #[serde(default)]
+    pub secrets: BTreeMap<SecretName, u32>,
+    /// A digest of what the app is on this host: it changes with every change of it.
+    #[serde(default)]
+    pub state: Option<Digest>,
     /// Why it would be refused; the rest then says what would happen if it were not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<crate::error::ErrorBody>,
+}
+
+fn first() -> Label {
+    Label::FIRST
 }
 
 /// One changed key of the spec or environment.

@@ -115,6 +115,30 @@ codes! {
     NotFound = "not_found", 404, Usage, false;
     /// The caller may not do this.
     Forbidden = "forbidden", 403, Unauthorized, false;
+    /// The certificate of the caller, or of the host, is missing, expired, revoked or of another fleet.
+    CertificateInvalid = "certificate_invalid", 401, Unauthorized, false;
+    /// Too many calls at once from one caller.
+    RateLimited = "rate_limited", 429, Partial, true;
+    /// The lease that the call was made under is not held any more.
+    LeaseLost = "lease_lost", 409, LeaseHeld, true;
+    /// The label is another release's on this host.
+    NumberTaken = "number_taken", 409, Refused, true;
+    /// The host is not as it was when the plan was made.
+    PlanStale = "plan_stale", 409, Refused, true;
+    /// A secret that the spec names is not set, or not in the version that the release has.
+    SecretMissing = "secret_missing", 409, Refused, false;
+    /// A value cannot be sealed or opened on this host.
+    SecretUnreadable = "secret_unreadable", 500, Internal, false;
+    /// The migration failed.
+    MigrateFailed = "migrate_failed", 409, RolledBack, false;
+    /// The build on the caller's own machine failed.
+    BuildFailed = "build_failed", 409, Usage, false;
+    /// `fleet.toml` is wrong, or names no such host.
+    FleetInvalid = "fleet_invalid", 400, Usage, false;
+    /// No such rollout on this host.
+    RolloutNotFound = "rollout_not_found", 404, Usage, false;
+    /// Some hosts are live on the release and others are not.
+    Partial = "partial", 409, Partial, true;
     /// Another deployment of the app runs.
     LeaseHeld = "lease_held", 409, LeaseHeld, true;
     /// This release undid itself before.

@@ -111,6 +111,55 @@ name_type!(
     "check name"
 );
 
+/// The name of a host in `fleet.toml` and in its certificate, where it is a DNS name: `[a-z0-9]([a-z0-9-]*[a-z0-9])?`,
+/// at most 63 characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = InvalidId;
+    fn from_str(s: &str) -> Result<Self, InvalidId> {
+        let fail = |reason| Err(InvalidId { kind: "host name", value: s.to_owned(), reason });
+        if s.is_empty() || s.len() > 63 {
+            return fail("it must have 1 to 63 characters");
+        }
+        if !s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            return fail("only a-z, 0-9 and - are allowed");
+        }
+        if s.starts_with('-') || s.ends_with('-') {
+            return fail("- may stand neither at the beginning nor at the end");
+        }
+        Ok(Self(s.to_owned()))
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = InvalidId;
+    fn try_from(s: String) -> Result<Self, InvalidId> {
+        s.parse()
+    }
+}
+
+impl From<HostName> for String {
+    fn from(n: HostName) -> String {
+        n.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The label of a release, `v42`: short, ordered, given once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

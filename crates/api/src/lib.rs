@@ -9,6 +9,11 @@
 //! | [`release`] | the canonical release document whose digest is a release's identity |
 //! | [`deployment`] | requests that change something, plans, verdicts |
 //! | [`event`] | the numbered events of a deployment, as streamed in NDJSON |
+//! | [`access`] | roles, and what a call needs |
+//! | [`fleet`] | what a host is, leases, rollouts |
+//! | [`secret`] | names and values of secrets |
+//! | [`command`] | `exec` and `run` over an upgraded connection |
+//! | [`needs`] | what an artifact needs of a host |
 //! | [`status`] | what `status`, `releases`, `doctor` and `logs` answer |
 //! | [`error`] | error codes and the body of every refused call |
 //! | [`exit`] | the exit codes of ctl |
@@ -16,13 +21,18 @@
 //! Invariants: no I/O, no clock, no async, nothing of ours imported. The journal's records are *not*
 //! here: they are private to `deployd-core`, so that wire and disk can change apart.
 
+pub mod access;
+pub mod command;
 pub mod deployment;
 pub mod error;
 pub mod event;
 pub mod exit;
+pub mod fleet;
 pub mod ids;
 pub mod manifest;
+pub mod needs;
 pub mod release;
+pub mod secret;
 pub mod spec;
 pub mod status;
 

@@ -1,8 +1,11 @@
 //! The release document: what a release *is*. Its digest is the release's identity.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Label, Timestamp};
+use crate::secret::SecretName;
 use crate::spec::Spec;
 
 /// The format that this version writes.
@@ -18,12 +21,15 @@ pub struct ReleaseDocument {
     pub artifact: Digest,
     /// The spec, environment included.
     pub spec: Spec,
+    /// The versions of the app's secrets, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<SecretName, u32>,
 }
 
 impl ReleaseDocument {
-    /// The document of this artifact and spec.
+    /// The document of this artifact and spec, without secrets.
     pub fn new(artifact: Digest, spec: Spec) -> Self {
-        Self { format: FORMAT, artifact, spec }
+        Self { format: FORMAT, artifact, spec, secrets: BTreeMap::new() }
     }
 
     /// The digest of the canonical form: compact JSON, keys sorted (every map here is a BTreeMap and

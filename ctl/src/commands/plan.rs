@@ -1,8 +1,9 @@
 //! `plan [DIR]`: what a push would do; nothing is changed.
 
-use deployd_api::deployment::{ConfigChange, PlanAnswer, PlanRequest};
+use deployd_api::deployment::{ConfigChange, Migrate, PlanAnswer, PlanRequest};
 use deployd_api::exit::ExitCode;
 use deployd_api::manifest::Manifest;
+use deployd_api::needs::Needs;
 use deployd_api::spec::{Spec, Strategy};
 use hyper::Method;
 
@@ -45,7 +46,14 @@ fn value_in_words(change: &ConfigChange) -> String {
 pub(crate) async fn run(context: &Context<'_>, args: &Plan) -> Result<ExitCode, CtlError> {
     let (spec, manifest) = read_project(context, args).await?;
     let path = format!("/apps/{}/plan", spec.app);
-    let request = PlanRequest { manifest, spec, strategy: args.strategy };
+    let request = PlanRequest {
+        manifest,
+        spec,
+        strategy: args.strategy,
+        processes: None,
+        migrate: Migrate::Here,
+        needs: Needs::default(),
+    };
     let answer: PlanAnswer = context.client.call(Method::POST, &path, &request).await?;
     let code = answer.refused.as_ref().map_or(ExitCode::Ok, |refused| refused.code.exit());
     if context.printer.is_json() {

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use deployd_api::deployment::{
-    Deployment, Kind, PlanAnswer, PlanRequest, PushRequest, UploadAnswer, UploadRequest, Verdict,
+    Deployment, Kind, Migrate, PlanAnswer, PlanRequest, PushRequest, UploadAnswer, UploadRequest, Verdict,
 };
 use deployd_api::error::ErrorCode;
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::{AppName, Digest};
 use deployd_api::manifest::Manifest;
+use deployd_api::needs::Needs;
 use deployd_api::release::Origin;
 use deployd_api::spec::Strategy;
 use http_body_util::{BodyExt, StreamBody};
@@ -41,8 +42,14 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
     let (spec, manifest) = plan::read_project(context, &args.what).await?;
     let app = spec.app.clone();
     let origin = project::origin();
-    let request =
-        PlanRequest { manifest: manifest.clone(), spec: spec.clone(), strategy: args.what.strategy };
+    let request = PlanRequest {
+        manifest: manifest.clone(),
+        spec: spec.clone(),
+        strategy: args.what.strategy,
+        processes: None,
+        migrate: Migrate::Here,
+        needs: Needs::default(),
+    };
     let answer: PlanAnswer =
         context.client.call(Method::POST, &format!("/apps/{app}/plan"), &request).await?;
     if let Some(refused) = answer.refused {
@@ -55,7 +62,18 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
     let subject = Subject { host: context.host.clone(), label: answer.to, replaces: answer.from };
     let mut view = View::new(context.printer, subject);
     let artifact = upload(context, &app, manifest.clone(), &args.what.dir, &mut view).await?;
-    let push = PushRequest { id: project::new_id()?, artifact, spec, strategy: args.what.strategy, origin };
+    let push = PushRequest {
+        id: project::new_id()?,
+        artifact,
+        spec,
+        secrets: answer.secrets,
+        strategy: args.what.strategy,
+        label: None,
+        processes: None,
+        migrate: Migrate::Here,
+        expect: None,
+        origin,
+    };
     let path = format!("/apps/{app}/deployments");
     let call = || context.client.call::<Deployment>(Method::POST, &path, &push);
     context.on_interrupt(format!("detached while push of {app} began; see: {} status -a {app}", super::CTL));

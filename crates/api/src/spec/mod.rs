@@ -6,6 +6,7 @@
 
 mod check;
 mod parse;
+mod project;
 mod units;
 
 use std::collections::BTreeMap;
@@ -15,9 +16,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppName, CheckName, ListenerName, ProcessName};
+use crate::secret::SecretName;
 
 pub use check::Fault;
-pub use parse::{SpecError, SpecErrors, parse};
+pub use parse::{SpecError, SpecErrors, parse, parse_project};
+pub use project::{Build, Project, Selector, Share};
 pub use units::{parse_duration, parse_size, split_words};
 
 /// A span of time in whole milliseconds.
@@ -57,6 +60,42 @@ pub struct Spec {
     pub checks: BTreeMap<CheckName, Check>,
     /// How releases replace one another.
     pub deploy: Deploy,
+    /// What runs once per rollout, before any host switches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<Migration>,
+    /// Which secrets there must be, and which are files. Every other secret of the app is a variable too.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
+}
+
+/// `[migrate]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Migration {
+    /// The command's words, as those of a process; its user, sandbox and environment are those of the first
+    /// process: `web`, or the first by name.
+    pub command: Vec<String>,
+    /// How long it may take.
+    pub timeout: Millis,
+}
+
+/// What the spec says of secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// A push is refused while one of these is not set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<SecretName>,
+    /// Delivered as files, `$CREDENTIALS_DIRECTORY/NAME`, and not as variables; required, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<SecretName>,
+}
+
+impl Secrets {
+    /// Whether the spec says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.required.is_empty() && self.files.is_empty()
+    }
 }
 
 /// A process group: one command, run `instances` times.
@@ -88,6 +127,9 @@ pub struct Process {
     /// Requirement and ordering: processes of this app, or full systemd unit names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
+    /// Which of the app's hosts it runs on; empty is all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Selector>,
 }
 
 /// A listening socket that PID 1 owns.
@@ -361,6 +403,35 @@ impl Spec {
         process: &'a ProcessName,
     ) -> impl Iterator<Item = (&'a ListenerName, &'a Listener)> {
         self.listen.iter().filter(move |(_, l)| l.process == *process)
+    }
+
+    /// What of it runs on a host that has only these processes: they, their listeners and their checks.
+    #[must_use]
+    pub fn only(&self, processes: &[ProcessName]) -> Self {
+        let here = |process: &ProcessName| processes.contains(process);
+        let mut spec = self.clone();
+        spec.processes.retain(|name, _| here(name));
+        spec.listen.retain(|_, listener| here(&listener.process));
+        let listeners = &spec.listen;
+        spec.checks.retain(|_, check| match &check.kind {
+            CheckKind::Http { listener, .. } | CheckKind::Tcp { listener } => {
+                listeners.contains_key(listener)
+            }
+            CheckKind::Exec { process, .. } | CheckKind::Notify { process } => here(process),
+        });
+        // What runs elsewhere is nothing to wait for.
+        let gone: Vec<String> =
+            self.processes.keys().filter(|name| !here(name)).map(ToString::to_string).collect();
+        for process in spec.processes.values_mut() {
+            process.after.retain(|name| !gone.contains(name));
+            process.requires.retain(|name| !gone.contains(name));
+        }
+        spec
+    }
+
+    /// The process that a command means which names none: `web`, or the first by name.
+    pub fn first_process(&self) -> Option<&ProcessName> {
+        self.processes.keys().find(|name| name.as_str() == "web").or_else(|| self.processes.keys().next())
     }
 
     /// Whether each instance of a process is reached by a private port.

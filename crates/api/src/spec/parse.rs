@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`fields`] | typed getters that record errors with line and key |
 //! | [`process`], [`listen`], [`check`] | one section each |
+//! | [`project`] | hosts, build, migration, secrets |
 //! | [`between`] | rules that hold between sections |
 //!
 //! Called by ctl on the file of the user. The agent gets the validated spec as JSON.
@@ -13,6 +14,7 @@ mod check;
 mod fields;
 mod listen;
 mod process;
+mod project;
 
 #[cfg(test)]
 mod tests;
@@ -24,17 +26,37 @@ use toml::de::{DeTable, DeValue};
 
 use self::fields::{Field, Keys, Problems, Section};
 use super::check::{Fault, WAIT_TIMEOUT_MIN, is_reserved, is_variable};
-use super::{Deploy, Drain, Millis, Spec, Strategy};
+use super::{Deploy, Drain, Millis, Project, Share, Spec, Strategy};
 use crate::ids::ProcessName;
 
 const ROOT: Keys = Keys {
-    known: &["app", "hosts", "env", "processes", "listen", "checks", "deploy"],
-    later: &["build", "migrate", "release_command", "backup", "secrets", "region"],
+    known: &[
+        "app",
+        "hosts",
+        "build",
+        "env",
+        "secrets",
+        "processes",
+        "listen",
+        "checks",
+        "migrate",
+        "release_command",
+        "deploy",
+    ],
+    later: &["backup", "region"],
 };
 
 const DEPLOY: Keys = Keys {
-    known: &["strategy", "wait_timeout", "drain_timeout", "min_healthy", "monitor"],
-    later: &["max_unavailable", "canary", "analysis"],
+    known: &[
+        "strategy",
+        "wait_timeout",
+        "drain_timeout",
+        "min_healthy",
+        "monitor",
+        "max_unavailable",
+        "on_failure",
+    ],
+    later: &["canary", "analysis"],
 };
 
 /// One thing wrong with a spec.
@@ -78,8 +100,13 @@ impl SpecErrors {
     }
 }
 
-/// Parses and validates a spec.
+/// Parses and validates a spec; what it says to the fleet is validated and left out.
 pub fn parse(text: &str) -> Result<Spec, SpecErrors> {
+    parse_project(text).map(|project| project.spec)
+}
+
+/// Parses and validates a whole `deployd.toml`.
+pub fn parse_project(text: &str) -> Result<Project, SpecErrors> {
     let problems = Problems::new(text);
     let (document, broken) = DeTable::parse_recoverable(text);
     // What is recovered from broken TOML would bring errors that the user never made.
@@ -87,20 +114,21 @@ pub fn parse(text: &str) -> Result<Spec, SpecErrors> {
         let offset = error.span().map_or(0, |s| s.start);
         problems.at(offset, "", error.message().replace('\n', ", "), None);
     }
-    let spec = if broken.is_empty() { read_spec(document.get_ref(), &problems) } else { None };
-    match spec {
-        Some(spec) if !problems.any() => Ok(spec),
+    let read = if broken.is_empty() { read_project(document.get_ref(), &problems) } else { None };
+    match read {
+        Some(project) if !problems.any() => Ok(project),
         _ => Err(SpecErrors(problems.into_errors())),
     }
 }
 
 /// Every section, then the rules between them. `None` only when an error was recorded.
-fn read_spec(document: &DeTable<'_>, problems: &Problems<'_>) -> Option<Spec> {
+fn read_project(document: &DeTable<'_>, problems: &Problems<'_>) -> Option<Project> {
     let root = Section::root(document, problems, ROOT);
     let app = root.required("app", "app = \"shop\"").and_then(|f| f.parsed());
-    if let Some(field) = root.get("hosts") {
-        check_hosts(&field);
-    }
+    let hosts = root.get("hosts").map(|f| project::read_hosts(&f)).unwrap_or_default();
+    let build = project::read_build(root.get("build").as_ref());
+    let migrate = project::read_migration(&root);
+    let secrets = project::read_secrets(root.get("secrets").as_ref());
     let env = root.get("env").and_then(|f| read_env(&f));
     let processes = root
         .required("processes", "[processes.web] with exec = \"bin/shop start\"")
@@ -115,8 +143,13 @@ fn read_spec(document: &DeTable<'_>, problems: &Problems<'_>) -> Option<Spec> {
         listeners.iter().flat_map(Section::fields).filter_map(|f| f.name.parse().ok()).collect();
     let checks = root.get("checks").and_then(|f| f.free_section());
     let checks = checks.map(|s| check::read(&s, &names, &listener_names)).unwrap_or_default();
-    let deploy = read_deploy(root.get("deploy").as_ref());
-    let spec = Spec { app: app?, env: env.unwrap_or_default(), processes: built?, listen, checks, deploy };
+    let deploy_section = root.get("deploy").and_then(|f| f.section(DEPLOY));
+    let deploy = read_deploy(deploy_section.as_ref());
+    let of_deploy = |name| deploy_section.as_ref().and_then(|s| s.get(name));
+    let share = of_deploy("max_unavailable").and_then(|f| project::read_share(&f));
+    let on_failure = of_deploy("on_failure").and_then(|f| project::read_on_failure(&f));
+    let env = env.unwrap_or_default();
+    let spec = Spec { app: app?, env, processes: built?, listen, checks, deploy, migrate, secrets };
     let mut known = between::Known::of(&spec);
     known.processes.extend(processes.iter().flat_map(Section::fields).map(|f| f.name));
     known.listeners.extend(listeners.iter().flat_map(Section::fields).map(|f| f.name));
@@ -134,7 +167,8 @@ fn read_spec(document: &DeTable<'_>, problems: &Problems<'_>) -> Option<Spec> {
     if !problems.any() {
         spec.check().iter().for_each(|fault| report(&root, fault));
     }
-    Some(spec)
+    let max_unavailable = share.unwrap_or(Share::DEFAULT);
+    Some(Project { spec, hosts, build, max_unavailable, on_failure: on_failure.unwrap_or_default() })
 }
 
 /// Records a fault at the last of its keys that the file has.
@@ -151,14 +185,6 @@ fn report(root: &Section<'_>, fault: &Fault) {
     match field {
         Some(field) => field.fail(fault.what.clone(), Some(fault.hint.clone())),
         None => root.fail(fault.what.clone(), Some(fault.hint.clone())),
-    }
-}
-
-/// `hosts` means something to fleets only; its form is checked so that the file stays good for them.
-fn check_hosts(field: &Field<'_>) {
-    match field.value() {
-        DeValue::Array(_) => drop(field.texts()),
-        _ => drop(field.text()),
     }
 }
 
@@ -182,9 +208,8 @@ fn read_env(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
     Some(env)
 }
 
-fn read_deploy(field: Option<&Field<'_>>) -> Deploy {
-    let section = field.and_then(|f| f.section(DEPLOY));
-    let get = |name| section.as_ref().and_then(|s| s.get(name));
+fn read_deploy(section: Option<&Section<'_>>) -> Deploy {
+    let get = |name| section.and_then(|s| s.get(name));
     let time = |name, min, default| get(name).and_then(|f| f.duration(min)).unwrap_or(default);
     let strategy = get("strategy").and_then(|f| {
         let words = [("rolling", Strategy::Rolling), ("immediate", Strategy::Immediate)];

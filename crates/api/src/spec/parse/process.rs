@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::check_hosts;
 use super::fields::{Field, Keys, Section};
 use crate::ids::ProcessName;
 use crate::spec::check::{
@@ -49,9 +48,6 @@ pub(super) fn read(section: &Section<'_>) -> BTreeMap<ProcessName, Process> {
 fn read_one(section: &Section<'_>) -> Option<Process> {
     let exec = section.required("exec", "exec = \"bin/shop start\"").and_then(|f| read_command(&f));
     let get = |name| section.get(name);
-    if let Some(field) = get("hosts") {
-        check_hosts(&field);
-    }
     let process = Process {
         exec: exec.clone().unwrap_or_default(),
         instances: get("instances").and_then(|f| f.integer(1, INSTANCES_MAX)).unwrap_or(1),
@@ -65,6 +61,7 @@ fn read_one(section: &Section<'_>) -> Option<Process> {
         shared: get("shared").map(|f| read_folders(&f)).unwrap_or_default(),
         after: get("after").map(|f| read_units(&f)).unwrap_or_default(),
         requires: get("requires").map(|f| read_units(&f)).unwrap_or_default(),
+        hosts: get("hosts").map(|f| super::project::read_hosts(&f)).unwrap_or_default(),
     };
     exec.map(|_| process)
 }
