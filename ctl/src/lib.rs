@@ -17,6 +17,7 @@ mod client;
 mod commands;
 mod error;
 mod failure;
+mod fanout;
 mod follow;
 mod foreign;
 mod help;
