@@ -94,6 +94,8 @@ impl Spec {
             self.check_check(&["checks", name.as_str()], check, &mut faults);
         }
         check_deploy(&self.deploy, &mut faults);
+        self.check_migration(&mut faults);
+        self.check_secrets(&mut faults);
         faults.0.extend(between::faults(self, &between::Known::of(self)));
         faults.0
     }
@@ -107,6 +109,22 @@ impl Spec {
                 faults.add(at, "is set by deployd itself", "remove it");
             }
             faults.unless(!value.contains('\0'), at, "holds a zero byte", "remove it");
+        }
+    }
+
+    fn check_migration(&self, faults: &mut Faults) {
+        let Some(migration) = &self.migrate else { return };
+        check_words(&["migrate", "command"], &migration.command, faults);
+        faults.times(&["migrate"], &[("timeout", migration.timeout)]);
+        let ok = migration.timeout >= Millis::from_secs(1);
+        faults.unless(ok, &["migrate", "timeout"], "is too short", "write at least \"1s\"");
+    }
+
+    /// A secret is a variable or a file, and one of both: a value in the spec would hide that it is secret.
+    fn check_secrets(&self, faults: &mut Faults) {
+        for name in self.secrets.required.iter().chain(&self.secrets.files) {
+            let (what, hint) = ("is a secret, too", "remove it here: secrets never stand in a spec");
+            faults.unless(!self.env.contains_key(name.as_str()), &["env", name.as_str()], what, hint);
         }
     }
 

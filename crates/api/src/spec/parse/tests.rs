@@ -2,8 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::super::{Address, CheckKind, Drain, Gate, Handoff, Millis, Spec, Strategy};
-use super::parse;
+use super::super::{Address, CheckKind, Drain, Gate, Handoff, Millis, Selector, Share, Spec, Strategy};
+use super::{parse, parse_project};
+use crate::fleet::OnFailure;
+use crate::ids::ProcessName;
+use crate::secret::SecretName;
 
 /// A spec that is right; cases add to it.
 const BASE: &str = r#"
@@ -161,17 +164,14 @@ fn all_errors_come_at_once_in_the_order_of_the_file() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     for (text, key) in [
-        ("[build]\ncommand = \"x\"", "build"),
-        ("[migrate]\ncommand = \"x\"", "migrate"),
+        ("[migrate]\ncommand = \"x\"\nlist = \"x\"", "list"),
         ("[backup]", "backup"),
-        ("[secrets]", "secrets"),
         ("[processes.web]\ncpus = 2", "cpus"),
         ("[processes.web]\nschedule = \"daily\"", "schedule"),
         ("[processes.web]\nrun_on = \"one\"", "run_on"),
         ("[processes.web]\nauto_stop = \"10m\"", "auto_stop"),
         ("[processes.web]\nmin_running = 1", "min_running"),
         ("[processes.web]\nuser = \"x\"", "user"),
-        ("[deploy]\nmax_unavailable = \"33%\"", "max_unavailable"),
         ("[deploy]\ncanary.steps = [1]", "canary"),
         ("[deploy.analysis]\nx = 1", "analysis"),
         ("[deploy]\nstrategy = \"bluegreen\"", "bluegreen"),
@@ -183,8 +183,8 @@ fn what_is_not_built_is_refused_by_name() {
         let errors = rendered(&format!("{base}\n{text}\n"));
         assert!(errors.contains(&format!("`{key}` is not built yet in this version")), "{text}: {errors}");
     }
-    let errors = rendered(&format!("release_command = \"x\"\n{BASE}"));
-    assert_eq!(errors, "f:1: release_command: `release_command` is not built yet in this version");
+    let errors = rendered(&format!("region = \"x\"\n{BASE}"));
+    assert_eq!(errors, "f:1: region: `region` is not built yet in this version");
 }
 
 /// Text that is added to [`BASE`], and what its one error says.
@@ -309,6 +309,88 @@ fn one_mistake_is_reported_once() {
     // The broken listener is not also missing for the check and the descriptor.
     let text = BASE.replace(":8080", "nonsense").replace("start", "{fd:http}");
     assert_eq!(parse(&text).unwrap_err().0.len(), 1, "{}", rendered(&text));
+}
+
+/// What `init` writes, and the words that fly.toml has for the same.
+const WHOLE: &str = r#"
+app = "shop"
+hosts = ["web", "region=fra"]
+secrets = ["SECRET_KEY_BASE", "DATABASE_URL"]
+
+[build]
+command = "mix release --overwrite"
+artifact = "_build/prod/rel/shop"
+
+[processes.web]
+exec = "bin/shop start"
+
+[processes.worker]
+exec = "bin/shop work"
+hosts = "jobs"
+after = ["web"]
+
+[listen.http]
+address = ":8080"
+
+[checks.health]
+path = "/"
+
+[migrate]
+command = "bin/shop eval Shop.Release.migrate"
+
+[deploy]
+max_unavailable = "50%"
+on_failure = "hold"
+"#;
+
+#[test]
+fn a_project_says_where_it_runs_and_how_it_is_made() {
+    let project = parse_project(WHOLE).unwrap();
+    let words = |list: &[Selector]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(words(&project.hosts), "web region=fra");
+    assert_eq!(words(&project.spec.processes[&"worker".parse().unwrap()].hosts), "jobs");
+    assert_eq!(project.build.command.as_deref(), Some("mix release --overwrite"));
+    assert_eq!((project.max_unavailable, project.on_failure), (Share::Percent(50), OnFailure::Hold));
+    let spec = &project.spec;
+    let names: Vec<&str> = spec.secrets.required.iter().map(SecretName::as_str).collect();
+    assert_eq!(names, ["DATABASE_URL", "SECRET_KEY_BASE"]);
+    let migration = spec.migrate.clone().unwrap();
+    assert_eq!(migration.command, ["bin/shop", "eval", "Shop.Release.migrate"]);
+    let line = "release_command = \"bin/shop eval Shop.Release.migrate\"\n";
+    let flys = WHOLE.replace("[migrate]\ncommand = \"bin/shop eval Shop.Release.migrate\"\n", "");
+    assert_eq!(parse(&format!("{line}{flys}")).unwrap().migrate, Some(migration));
+    assert!(rendered(&format!("{line}{WHOLE}")).contains("is the same as [migrate] command"));
+}
+
+#[test]
+fn a_host_has_what_runs_there() {
+    let spec = good(WHOLE);
+    let web = spec.only(&["web".parse().unwrap()]);
+    assert_eq!((web.processes.len(), web.listen.len(), web.checks.len()), (1, 1, 1));
+    let worker = spec.only(&["worker".parse().unwrap()]);
+    assert_eq!((worker.processes.len(), worker.listen.len(), worker.checks.len()), (1, 0, 0));
+    assert!(worker.processes.values().all(|p| p.after.is_empty()), "nothing to wait for there");
+    assert!(web.check().is_empty() && worker.check().is_empty());
+    assert_eq!(spec.first_process().map(ProcessName::as_str), Some("web"));
+}
+
+#[test]
+fn what_is_wrong_with_a_project_has_its_line() {
+    for (from, to, want) in [
+        ("hosts = [\"web\", \"region=fra\"]", "hosts = []", "f:3: hosts: names no hosts"),
+        ("\"region=fra\"", "\"region=\"", "f:3: hosts: `region=` is not a valid selector"),
+        ("artifact = \"_build/prod/rel/shop\"\n", "", "the build has a command and no artifact"),
+        ("\"50%\"", "0", "f:32: deploy.max_unavailable"),
+        ("\"50%\"", "\"half\"", "f:32: deploy.max_unavailable: `half` is not a number of hosts or a share"),
+        ("\"hold\"", "\"stay\"", "f:33: deploy.on_failure"),
+        ("\"DATABASE_URL\"", "\"LD_PRELOAD\"", "f:4: secrets: `LD_PRELOAD` is not a valid name of a secret"),
+        ("[listen.http]", "[env]\nDATABASE_URL = \"x\"\n[listen.http]", "env.DATABASE_URL: is a secret, too"),
+        ("[migrate]\n", "[migrate]\nlist = \"x\"\n", "not built yet"),
+    ] {
+        let text = WHOLE.replace(from, to);
+        assert_ne!(text, WHOLE, "{from}");
+        assert!(rendered(&text).contains(want), "{to}: {}", rendered(&text));
+    }
 }
 
 proptest! {
