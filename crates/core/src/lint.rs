@@ -31,7 +31,8 @@ pub fn lint(plan: &Plan) -> Vec<Broken> {
             say(i + 1, "phases never go backwards");
         }
     }
-    let migrations = plan.steps.iter().enumerate().filter(|(_, s)| matches!(s.action, Action::Migrate { .. }));
+    let migrations =
+        plan.steps.iter().enumerate().filter(|(_, s)| matches!(s.action, Action::Migrate { .. }));
     for (nth, (i, step)) in migrations.enumerate() {
         if step.phase != Phase::Migrate {
             say(i, "a migration runs before anything of the candidate");

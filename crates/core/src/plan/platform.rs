@@ -131,23 +131,33 @@ mod tests {
 
     #[test]
     fn what_a_host_lacks_is_told() {
-        let spec = deployd_api::spec::parse("app = \"shop\"\n[processes.web]\nexec = \"./bin/shop x\"\n").unwrap();
+        let spec =
+            deployd_api::spec::parse("app = \"shop\"\n[processes.web]\nexec = \"./bin/shop x\"\n").unwrap();
         let x86 = || Some(named("x86_64"));
         let other = Named { name: "a program for macOS".to_owned(), file: "lib/x.node".to_owned() };
         let cases = [
             (Needs::default(), None),
             (Needs { arch: x86(), glibc: Some(named("2.36")), ..Needs::default() }, None),
             (Needs { glibc: Some(named("2.9")), ..Needs::default() }, None),
-            (Needs { glibc: Some(named("2.38")), ..Needs::default() }, Some("needs glibc 2.38, and the host has 2.36")),
+            (
+                Needs { glibc: Some(named("2.38")), ..Needs::default() },
+                Some("needs glibc 2.38, and the host has 2.36"),
+            ),
             (Needs { arch: Some(named("aarch64")), ..Needs::default() }, Some("built for aarch64")),
             (Needs { interpreters: vec![named("python3")], ..Needs::default() }, None),
             (Needs { interpreters: vec![named("ruby")], ..Needs::default() }, Some("needs ruby")),
             (Needs { libraries: vec![named("libssl.so.3")], ..Needs::default() }, None),
-            (Needs { libraries: vec![named("libssl.so.1.1")], ..Needs::default() }, Some("library libssl.so.1.1")),
+            (
+                Needs { libraries: vec![named("libssl.so.1.1")], ..Needs::default() },
+                Some("library libssl.so.1.1"),
+            ),
             // A package brings libraries for several systems.
             (Needs { arch: x86(), foreign: vec![other.clone()], ..Needs::default() }, None),
             (Needs { foreign: vec![other], ..Needs::default() }, Some("lib/x.node is a program for macOS")),
-            (Needs { arch: x86(), foreign: vec![named("a program for macOS")], ..Needs::default() }, Some("bin/shop is")),
+            (
+                Needs { arch: x86(), foreign: vec![named("a program for macOS")], ..Needs::default() },
+                Some("bin/shop is"),
+            ),
         ];
         for (needs, want) in cases {
             let found = lacks(&spec, &needs, &platform());

@@ -70,7 +70,8 @@ fn new_release(label: Label, push: &Push, facts: &Facts) -> Release {
     let epmd = artifact.and_then(|a| a.epmd.as_ref());
     // One that undid itself under this label may still drain.
     let known = facts.state.releases.get(&label);
-    let placed = known.filter(|known| known.document != *document).map(|known| known.placed(document.clone()));
+    let placed =
+        known.filter(|known| known.document != *document).map(|known| known.placed(document.clone()));
     Release {
         label,
         digest,

@@ -43,7 +43,8 @@ pub(super) fn refuse_label(push: &Push, state: &AppState) -> Refusal {
     let Some(known) = state.releases.get(&label).filter(|known| known.digest != push.digest) else {
         return Ok(());
     };
-    let by = if known.origin.by.is_empty() { String::new() } else { format!(", pushed by {}", known.origin.by) };
+    let by =
+        if known.origin.by.is_empty() { String::new() } else { format!(", pushed by {}", known.origin.by) };
     refuse(
         ErrorCode::NumberTaken,
         format!("{label} of {} is another release on this host: {}{by}", state.app, known.digest.short()),
@@ -68,7 +69,10 @@ fn refuse_secrets(push: &Push, facts: &Facts) -> Refusal {
         );
     }
     let Some((name, version)) = facts.unsealed.iter().next() else { return Ok(()) };
-    let has = facts.secrets.get(name).map_or("it is not set here".to_owned(), |v| format!("here it has version {v}"));
+    let has = facts
+        .secrets
+        .get(name)
+        .map_or("it is not set here".to_owned(), |v| format!("here it has version {v}"));
     refuse(
         ErrorCode::SecretMissing,
         format!("the release has version {version} of the secret {name}, and this host does not: {has}"),

@@ -372,7 +372,8 @@ impl Run {
     fn check_migration(&self) {
         let twice: Vec<_> = self.host.applied().iter().filter(|(_, times)| **times > 1).collect();
         assert!(twice.is_empty(), "{twice:?}\n{}", self.story());
-        let Some(step) = self.plan.steps.iter().position(|s| matches!(s.action, Action::Migrate { .. })) else {
+        let Some(step) = self.plan.steps.iter().position(|s| matches!(s.action, Action::Migrate { .. }))
+        else {
             return;
         };
         let Action::Migrate { unit, .. } = &self.plan.steps[step].action else { return };

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use crate::driver::{Fault, Point, Run, Serving, tidy};
 use crate::shapes::{
-    ADMIN, ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, JOB, MIGRATE, PLENTY, QUIET, UNIX, UNLIMITED, WEB, beam, facts,
-    spec, try_planned, two,
+    ADMIN, ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, JOB, MIGRATE, PLENTY, QUIET, UNIX, UNLIMITED, WEB,
+    beam, facts, spec, try_planned, two,
 };
 use crate::sim::Host;
 

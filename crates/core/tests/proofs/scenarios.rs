@@ -9,7 +9,8 @@ use deployd_core::journal::Record;
 
 use crate::driver::{Fault, Point, Run, Serving};
 use crate::shapes::{
-    ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, MIGRATE, PORT, Shape, UNIX, UNLIMITED, WEB, beam, push, spec, tight,
+    ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, MIGRATE, PORT, Shape, UNIX, UNLIMITED, WEB, beam, push, spec,
+    tight,
 };
 
 /// The first point before a step of this kind.

@@ -16,9 +16,17 @@ use crate::sim::Host;
 /// What is asked of a host.
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
-    Push { spec: String, build: u32, memory: u64 },
+    Push {
+        spec: String,
+        build: u32,
+        memory: u64,
+    },
     /// The same with these processes only.
-    Place { spec: String, build: u32, only: &'static [&'static str] },
+    Place {
+        spec: String,
+        build: u32,
+        only: &'static [&'static str],
+    },
     Rollback(Option<u32>),
     Start,
     Stop,

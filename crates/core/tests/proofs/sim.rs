@@ -346,7 +346,9 @@ impl Host {
                     self.files.remove(program);
                 }
             }
-            Action::Migrate { unit, words, surroundings, .. } => self.migrate(unit, words, &surroundings.tree)?,
+            Action::Migrate { unit, words, surroundings, .. } => {
+                self.migrate(unit, words, &surroundings.tree)?
+            }
             Action::ClearMigration { unit } => drop(self.migrations.remove(unit)),
             Action::Steer { sockets, to, .. } => return self.steer(sockets, *to, state),
             Action::OpenListener { socket, .. } => {
