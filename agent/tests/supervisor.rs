@@ -16,15 +16,15 @@ use deployd::driver::{Done, Port, Run};
 use deployd::janitor::Drained;
 use deployd::recover::recover;
 use deployd::store::Store;
-use deployd::supervisor::{Claims, Observer, Supervisor};
+use deployd::supervisor::{Call, Claim, Claims, Observer, Supervisor};
 use deployd_api::deployment::{Deployment, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, DeploymentId, Digest, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument};
 use deployd_api::spec::parse;
 use deployd_core::action::{Action, UnitFile};
-use deployd_core::facts::{ArtifactFacts, Epmd, Facts};
-use deployd_core::plan::{Carrier, Request};
+use deployd_core::facts::{ArtifactFacts, Epmd, Facts, Platform};
+use deployd_core::plan::{Carrier, Push, Request, fingerprint};
 use deployd_core::state::{AppState, Unended};
 use tokio::sync::Notify;
 
@@ -113,6 +113,9 @@ impl Observer for Pretender {
             base_port: 20_000,
             keep: 5,
             epmd: Epmd::Missing,
+            platform: Platform::default(),
+            secrets: BTreeMap::new(),
+            unsealed: BTreeMap::new(),
         })
     }
 
@@ -160,15 +163,19 @@ fn id(number: u32) -> DeploymentId {
     format!("deployment-{number:08}").parse().unwrap()
 }
 
+fn call(number: u32) -> Call {
+    Call::new(id(number), Origin::default())
+}
+
 fn build(number: u32) -> Request {
     let document = ReleaseDocument::new(Digest::of(&number.to_be_bytes()), parse(SPEC).unwrap());
-    Request::Push { document: Box::new(document), strategy: None, origin: Origin::default() }
+    Request::Push(Box::new(Push::new(document, None)))
 }
 
 impl Site {
     async fn submit(&self, number: u32, request: Request) -> Result<Deployment, ErrorBody> {
         let app = app();
-        let called = self.supervisor.submit(&app, id(number), request, Origin::default());
+        let called = self.supervisor.submit(&app, call(number), request);
         tokio::time::timeout(SOON, called).await.expect("the call ends")
     }
 
@@ -252,7 +259,7 @@ async fn an_early_supersede_ends_the_watch_when_it_begins() {
     site.begun("reload", 1).await;
     let second = tokio::spawn({
         let supervisor = site.supervisor.clone();
-        async move { supervisor.submit(&app(), id(2), build(2), Origin::default()).await }
+        async move { supervisor.submit(&app(), call(2), build(2)).await }
     });
     // Whoever asks meanwhile is answered.
     assert_eq!(site.supervisor.running(&app()).await, Some(id(1)));
@@ -290,7 +297,7 @@ async fn a_rollback_that_comes_after_the_commit_is_one_of_its_own() {
     site.begun("await-empty-queue", 1).await;
     let rollback = tokio::spawn({
         let supervisor = site.supervisor.clone();
-        async move { supervisor.submit(&app(), id(3), Request::Rollback { to: None }, Origin::default()).await }
+        async move { supervisor.submit(&app(), call(3), Request::Rollback { to: None }).await }
     });
     tokio::task::yield_now().await;
     site.host.let_go();
@@ -378,7 +385,7 @@ async fn the_janitor_keeps_away_from_what_is_deployed() {
     };
     let queued = tokio::spawn({
         let supervisor = site.supervisor.clone();
-        async move { supervisor.submit(&app(), id(3), build(3), Origin::default()).await }
+        async move { supervisor.submit(&app(), call(3), build(3)).await }
     });
     // Many times what it takes to begin.
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -396,8 +403,8 @@ async fn one_damaged_journal_keeps_no_app_from_going_on() {
     site.begun("check", 1).await;
     let blog: AppName = "blog".parse().unwrap();
     let other = ReleaseDocument::new(Digest::of(b"blog"), parse(&SPEC.replace("shop", "blog")).unwrap());
-    let other = Request::Push { document: Box::new(other), strategy: None, origin: Origin::default() };
-    site.supervisor.submit(&blog, id(2), other, Origin::default()).await.unwrap();
+    let other = Request::Push(Box::new(Push::new(other, None)));
+    site.supervisor.submit(&blog, call(2), other).await.unwrap();
     site.begun("check", 2).await;
     let sqlite = rusqlite::Connection::open(site.dir.path().join("state.db")).unwrap();
     let edit = "UPDATE journal SET record = '{}' WHERE seq = 2 AND deployment = ?";
@@ -414,7 +421,7 @@ async fn a_caller_who_goes_away_leaves_no_deployment_without_a_driver() {
     let site = fresh().await;
     for number in 1..20 {
         let app = app();
-        let asked = site.supervisor.submit(&app, id(number), build(number), Origin::default());
+        let asked = site.supervisor.submit(&app, call(number), build(number));
         // Somewhere in its middle, whatever that is each time.
         let cut = tokio::time::timeout(Duration::from_micros(u64::from(number) * 150), asked).await;
         drop(cut);

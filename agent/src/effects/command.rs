@@ -55,7 +55,7 @@ impl RealHost {
 }
 
 /// A directive of a unit file as a property on the bus: each has one there, of the same name.
-fn property(setting: &Setting) -> Property {
+pub(super) fn property(setting: &Setting) -> Property {
     let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
     let assign = |name: &str, value: &str| PropertyValue::List(vec![format!("{name}={value}")]);
     let value = match &setting.value {

@@ -6,9 +6,10 @@ use std::path::Path;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Digest, ProcessName};
 use deployd_api::manifest::{EntryKind, Manifest};
+use deployd_api::needs::Named;
 use deployd_api::spec::{Address, Spec};
 use deployd_core::action::UnitFile;
-use deployd_core::facts::{ArtifactFacts, Facts};
+use deployd_core::facts::{ArtifactFacts, Facts, Platform};
 use deployd_core::plan::Request;
 use deployd_core::state::AppState;
 
@@ -16,7 +17,8 @@ use super::RealHost;
 use super::failure::{release_failed, step_failed};
 use super::files::blocking;
 use crate::driver::clock;
-use crate::host::{elf, facts, users};
+use crate::host::{elf, facts, platform, users};
+use crate::store::secrets::{self, Versions};
 use crate::supervisor::{Claims, Observer};
 
 /// Where programs that are named without a path are looked for, as PID 1 does.
@@ -26,11 +28,12 @@ impl Observer for RealHost {
     async fn facts(&self, request: &Request, state: AppState, others: &Claims) -> Result<Facts, ErrorBody> {
         let spec = wanted(request, &state);
         let artifact = match request {
-            Request::Push { document, .. } => {
-                self.artifact(&state.app, document.artifact, &document.spec).await?
+            Request::Push(push) => {
+                self.artifact(&state.app, push.document.artifact, &push.document.spec).await?
             }
             _ => None,
         };
+        let (secrets, unsealed) = self.secrets(request, &state.app).await?;
         let ported = ported_instances(request, &state);
         let (app, promised) = (state.app.clone(), others.private.clone());
         let look = move || {
@@ -54,6 +57,9 @@ impl Observer for RealHost {
             base_port,
             keep: self.settings.keep,
             epmd: super::epmd::needed(&state.app)?,
+            platform: self.platform(request).await?,
+            secrets,
+            unsealed,
             state,
         })
     }
@@ -84,6 +90,30 @@ impl Observer for RealHost {
 }
 
 impl RealHost {
+    /// The versions that the app has, and what the request names and is not among what can be delivered.
+    async fn secrets(&self, request: &Request, app: &AppName) -> Result<(Versions, Versions), ErrorBody> {
+        let failed = |e| crate::supervisor::store_failed(&e);
+        let current = secrets::current(&self.store, app).await.map_err(failed)?;
+        let Request::Push(push) = request else { return Ok((current, Versions::new())) };
+        let named = &push.document.secrets;
+        let unsealed = secrets::unsealed(&self.store, app, named).await.map_err(failed)?;
+        Ok((current, unsealed))
+    }
+
+    /// What the programs of a push meet here.
+    async fn platform(&self, request: &Request) -> Result<Platform, ErrorBody> {
+        let Request::Push(push) = request else { return Ok(Platform::default()) };
+        let names = |all: &[Named]| all.iter().map(|named| named.name.clone()).collect::<BTreeSet<_>>();
+        let (interpreters, libraries) = (names(&push.needs.interpreters), names(&push.needs.libraries));
+        let dir = self.apps_dir();
+        blocking(move || {
+            let noexec = crate::store::disk::noexec(&dir);
+            let noexec = noexec.map_err(|e| super::files::io_failed("look at the mount of", &dir, &e))?;
+            Ok(Platform { noexec, ..platform::look(&interpreters, &libraries, PATH) })
+        })
+        .await?
+    }
+
     async fn artifact(
         &self,
         app: &AppName,
@@ -159,7 +189,7 @@ impl RealHost {
 /// The spec of what is to run next; of what runs already nothing is asked.
 fn wanted<'a>(request: &'a Request, state: &'a AppState) -> Option<&'a Spec> {
     let release = match request {
-        Request::Push { document, .. } => return Some(&document.spec),
+        Request::Push(push) => return Some(&push.document.spec),
         Request::Rollback { to } => state.releases.get(&to.or(state.previous)?),
         Request::Start => state.live_release().filter(|_| state.stopped),
         Request::Stop | Request::Restart | Request::Remove => None,
@@ -229,6 +259,7 @@ mod tests {
             label: label.parse().unwrap(),
             digest: document.digest(),
             document,
+            earlier: vec![],
             tree: String::new(),
             runtime: String::new(),
             beam: false,

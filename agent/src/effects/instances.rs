@@ -103,11 +103,12 @@ impl RealHost {
         )
         .about(name.as_str());
         let place = format!("{host}, {name} of {label}, {}", instance.unit);
-        self.with_log(body.cause("where", place), instance).await
+        self.with_log(body.cause("where", place), &instance.unit).await
     }
 
-    pub(super) async fn with_log(&self, mut body: ErrorBody, instance: &Instance) -> ErrorBody {
-        match journal::last_lines(&instance.unit, SEARCHED_LINES).await {
+    /// Adds what a unit said last.
+    pub(super) async fn with_log(&self, mut body: ErrorBody, unit: &str) -> ErrorBody {
+        match journal::last_lines(unit, SEARCHED_LINES).await {
             Ok(lines) if lines.is_empty() => body.cause("log", "it wrote nothing"),
             Ok(lines) => {
                 let earlier = lines.len().saturating_sub(LAST_LINES);

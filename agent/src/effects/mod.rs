@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod held;
 mod instances;
+mod migrate;
 mod sockets;
 mod trial;
 
@@ -112,6 +113,11 @@ impl RealHost {
             }
             Action::EnsureEpmd { source, program, unit } => self.ensure_epmd(source, program, unit).await,
             Action::RemoveEpmd { app, program } => self.remove_epmd(app, program).await,
+            Action::Migrate { unit, tag, words, command, surroundings: around, timeout } => {
+                let (tag, timeout) = (*tag, *timeout);
+                self.migrate(migrate::Migration { unit, tag, words, command, around, timeout }, run).await
+            }
+            Action::ClearMigration { unit } => self.clear_migration(unit).await,
             Action::Steer { sockets, to, .. } => self.steer(sockets, *to, run).await,
             Action::OpenListener { socket, nonblocking } => self.open(socket, *nonblocking).await,
             Action::CloseListener { socket } => self.close(socket, run).await,

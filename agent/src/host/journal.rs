@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use deployd_api::ids::{AppName, Label, ProcessName, Timestamp};
 use deployd_api::status::LogLine;
+use deployd_core::units::MIGRATE;
 use futures_util::{Stream, StreamExt, stream};
 
 use super::command::{Command, CommandError, Lines};
@@ -68,7 +69,10 @@ impl LogFilter {
         let number = self.instance.map_or("*".to_owned(), |n| n.to_string());
         // `v42.2` is the second activation of v42.
         let tags = self.label.map_or(vec!["*".to_owned()], |l| vec![l.to_string(), format!("{l}.*")]);
-        tags.iter().map(|tag| format!("deployd-{app}-{process}-{tag}@{number}.service")).collect()
+        let instances = tags.iter().map(|tag| format!("deployd-{app}-{process}-{tag}@{number}.service"));
+        let migrates = self.instance.is_none() && ["*", MIGRATE].contains(&process.as_str());
+        let migrations = tags.iter().map(|tag| format!("deployd-{app}-{MIGRATE}-{tag}.service"));
+        instances.chain(migrations.filter(|_| migrates)).collect()
     }
 
     fn admits(&self, entry: &Entry) -> bool {

@@ -3,21 +3,23 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use deployd_api::deployment::{
     Deployment, OperateRequest, PlanAnswer, PlanRequest, PushRequest, RollbackRequest,
 };
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::ids::{AppName, Label};
-use deployd_api::release::{ReleaseDocument, ReleaseRow};
+use deployd_api::ids::{AppName, DeploymentId, Label, ProcessName};
+use deployd_api::release::{Origin, ReleaseDocument, ReleaseRow};
 use deployd_api::spec::Spec;
 use deployd_api::status::{AppStatus, DoctorReport};
-use deployd_core::plan::Request;
+use deployd_core::plan::{Push, Request};
 use futures_util::future::join_all;
 
 use super::Api;
 use super::answer::{Answer, Refused, body, id};
+use super::leases::claimed;
 use crate::observe;
+use crate::supervisor::Call;
 
 type Accepted = Result<(StatusCode, Json<Deployment>), Refused>;
 
@@ -36,7 +38,7 @@ fn same_app(path: &AppName, spec: &AppName) -> Result<(), Refused> {
 }
 
 /// A document is ctl's, or anyone's who may call: what is in it ends up in unit files.
-fn checked(spec: &Spec) -> Result<(), Refused> {
+pub(super) fn checked(spec: &Spec) -> Result<(), Refused> {
     let faults = spec.check();
     let Some(first) = faults.first() else { return Ok(()) };
     let (key, hint) = (first.path.join("."), first.hint.clone());
@@ -45,16 +47,45 @@ fn checked(spec: &Spec) -> Result<(), Refused> {
     Err(more.fold(body, |body, fault| body.cause("and", fault.to_string())).into())
 }
 
-pub(super) async fn push(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
+/// What of a spec is to run here: processes that it has.
+fn placed(spec: &Spec, processes: Option<&Vec<ProcessName>>) -> Result<(), Refused> {
+    let Some(processes) = processes else { return Ok(()) };
+    let unknown = processes.iter().find(|name| !spec.processes.contains_key(*name));
+    let message = match unknown {
+        Some(name) => format!("{} has no process {name}", spec.app),
+        None if processes.is_empty() => format!("no process of {} is to run here", spec.app),
+        None => return Ok(()),
+    };
+    Err(ErrorBody::new(ErrorCode::BadRequest, message, "name processes of the spec, at least one").into())
+}
+
+pub(super) async fn push(
+    State(api): State<Api>,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
     let (app, request): (AppName, PushRequest) = (id(&app)?, body(&bytes)?);
     same_app(&app, &request.spec.app)?;
     checked(&request.spec)?;
-    let document = Box::new(ReleaseDocument::new(request.artifact, request.spec));
-    let origin = request.origin.clone();
-    let push = Request::Push { document, strategy: request.strategy, origin: request.origin };
+    placed(&request.spec, request.processes.as_ref())?;
+    let secrets = request.secrets;
+    let document = ReleaseDocument { secrets, ..ReleaseDocument::new(request.artifact, request.spec) };
+    let push = Push {
+        label: request.label,
+        strategy: request.strategy,
+        migrate: request.migrate,
+        origin: request.origin.clone(),
+        ..Push::new(document, request.processes.as_deref())
+    };
+    let call = Call { expect: request.expect, ..called(request.id, request.origin, &headers)? };
     // From here on its plan looks at the disk, and counts what it needs itself; however it ends.
     api.reserved.release(&app, request.artifact);
-    Ok(accepted(api.supervisor.submit(&app, request.id, push, origin).await?))
+    Ok(accepted(api.supervisor.submit(&app, call, Request::Push(Box::new(push))).await?))
+}
+
+fn called(id: DeploymentId, origin: Origin, headers: &HeaderMap) -> Result<Call, Refused> {
+    Ok(Call { lease: claimed(headers)?, ..Call::new(id, origin) })
 }
 
 pub(super) async fn plan(
@@ -65,34 +96,61 @@ pub(super) async fn plan(
     let (app, request): (AppName, PlanRequest) = (id(&app)?, body(&bytes)?);
     same_app(&app, &request.spec.app)?;
     checked(&request.spec)?;
+    placed(&request.spec, request.processes.as_ref())?;
     Ok(Json(observe::plan::answer(&api.supervisor, request).await?))
 }
 
-pub(super) async fn rollback(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
+pub(super) async fn rollback(
+    State(api): State<Api>,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
     let (app, request): (AppName, RollbackRequest) = (id(&app)?, body(&bytes)?);
-    let rollback = Request::Rollback { to: request.to };
-    Ok(accepted(api.supervisor.submit(&app, request.id, rollback, request.origin).await?))
+    let call = called(request.id, request.origin, &headers)?;
+    Ok(accepted(api.supervisor.submit(&app, call, Request::Rollback { to: request.to }).await?))
 }
 
-async fn operate(api: Api, app: String, bytes: Bytes, what: Request) -> Accepted {
+async fn operate(api: Api, app: String, headers: &HeaderMap, bytes: Bytes, what: Request) -> Accepted {
     let (app, request): (AppName, OperateRequest) = (id(&app)?, body(&bytes)?);
-    Ok(accepted(api.supervisor.submit(&app, request.id, what, request.origin).await?))
+    let call = called(request.id, request.origin, headers)?;
+    Ok(accepted(api.supervisor.submit(&app, call, what).await?))
 }
 
-pub(super) async fn start(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
-    operate(api, app, bytes, Request::Start).await
+pub(super) async fn start(
+    State(api): State<Api>,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
+    operate(api, app, &headers, bytes, Request::Start).await
 }
 
-pub(super) async fn stop(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
-    operate(api, app, bytes, Request::Stop).await
+pub(super) async fn stop(
+    State(api): State<Api>,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
+    operate(api, app, &headers, bytes, Request::Stop).await
 }
 
-pub(super) async fn restart(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
-    operate(api, app, bytes, Request::Restart).await
+pub(super) async fn restart(
+    State(api): State<Api>,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
+    operate(api, app, &headers, bytes, Request::Restart).await
 }
 
-pub(super) async fn remove(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Accepted {
-    operate(api, app, bytes, Request::Remove).await
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
+    operate(api, app, &headers, bytes, Request::Remove).await
 }
 
 pub(super) async fn list(State(api): State<Api>) -> Answer<Vec<AppStatus>> {

@@ -6,7 +6,9 @@
 mod answer;
 mod apps;
 mod deployments;
+mod leases;
 mod logs;
+mod rollouts;
 mod serve;
 mod uploads;
 
@@ -49,6 +51,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/apps/{app}/start", post(apps::start))
         .route("/v1/apps/{app}/stop", post(apps::stop))
         .route("/v1/apps/{app}/restart", post(apps::restart))
+        .route("/v1/apps/{app}/lease", get(leases::show).post(leases::take).delete(leases::give_up))
+        .route("/v1/apps/{app}/rollout", get(rollouts::show).put(rollouts::put))
         .route("/v1/apps/{app}/releases", get(apps::releases))
         .route("/v1/apps/{app}/releases/{label}/clear", post(apps::clear))
         .route("/v1/apps/{app}/logs", get(logs::lines))

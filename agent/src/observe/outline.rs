@@ -40,6 +40,7 @@ fn word(plan: &Plan, step: &Step, old: Option<&Spec>) -> Option<String> {
     }
     Some(match &step.action {
         Action::Seal { .. } => "stage".to_owned(),
+        Action::Migrate { .. } => "migrate".to_owned(),
         Action::Check { trial, .. } if trial.checks.is_empty() => "wait until it is up".to_owned(),
         Action::Check { .. } => format!("check {}", step.action.object()),
         Action::Steer { to, .. }

@@ -8,26 +8,25 @@ use deployd_api::deployment::{PlanAnswer, PlanRequest};
 use deployd_api::error::ErrorBody;
 use deployd_api::ids::AppName;
 use deployd_api::manifest::{EntryKind, Manifest};
-use deployd_api::release::{Origin, ReleaseDocument};
+use deployd_api::release::ReleaseDocument;
 use deployd_core::action::Action;
 use deployd_core::diff;
 use deployd_core::facts::Facts;
-use deployd_core::plan::{self, Planned, Request};
-use deployd_core::state::AppState;
+use deployd_core::plan::{self, Plan, Planned, Push, Request};
+use deployd_core::state::{AppState, Release};
 
 use super::outline;
 use crate::effects::{RealHost, release_failed, step_failed};
-use crate::host::facts;
-use crate::store::disk;
 use crate::store::releases::TreeName;
-use crate::supervisor::{Observer as _, Supervisor};
+use crate::store::{disk, secrets};
+use crate::supervisor::{Observer as _, Supervisor, store_failed};
 
 type Deployd = Arc<Supervisor<RealHost>>;
 
 /// What a push of this would do; nothing is changed but staging, which a push would use.
 pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswer, ErrorBody> {
-    let PlanRequest { manifest, spec, strategy, .. } = request;
-    let app = spec.app.clone();
+    let app = request.spec.app.clone();
+    let manifest = request.manifest.clone();
     let changed_files = changed_files(deployd, &app, &manifest).await;
     let (releases, of, copy) = (deployd.host().releases.clone(), app.clone(), manifest.clone());
     let work = move || releases.begin(&of, &copy);
@@ -40,48 +39,72 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
         Ok(known) => known.lock().await.clone(),
         Err(_) => AppState::new(app.clone(), 0),
     };
-    let document = Box::new(ReleaseDocument::new(manifest.digest(), spec.clone()));
-    let digest = document.digest();
-    let wanted = strategy.unwrap_or(spec.deploy.strategy);
-    let push = Request::Push { document, strategy, origin: Origin::default() };
+    let secrets = secrets::current(deployd.store(), &app).await.map_err(|e| store_failed(&e))?;
+    let push = push_of(request, &secrets);
+    let asked = Request::Push(Box::new(push.clone()));
     let others = deployd.claims_beside(&state).await;
-    let facts = deployd.host().facts(&push, state.clone(), &others).await?;
-    let (planned, refused) = match plan::plan(&push, &facts) {
+    let facts = deployd.host().facts(&asked, state.clone(), &others).await?;
+    let fits = fits(deployd, &push, &facts);
+    let (planned, refused) = match plan::plan(&asked, &facts) {
         Ok(planned) => (Some(planned), None),
         // What would happen if it were not refused is told all the same.
-        Err(refused) => (plan::plan(&push, &unobstructed(facts)).ok(), Some(*refused)),
+        Err(refused) => {
+            let easy = Request::Push(Box::new(push.unobstructed()));
+            (plan::plan(&easy, &unobstructed(facts)).ok(), Some(*refused))
+        }
     };
+    let live = state.live_release().map(|r| &r.document.spec);
+    let known = |r: &&Release| r.digest == push.digest && r.is_kept();
     let mut answer = PlanAnswer {
         app,
         from: state.live.map(|t| t.label),
         to: refused.is_some().then(|| state.next_label()),
-        strategy: wanted,
+        strategy: push.strategy(),
         files: manifest.files().count() as u64,
         changed_files,
         bytes_to_send: missing.bytes,
-        config: diff::config_changes(state.live_release().map(|r| &r.document.spec), &spec),
+        config: diff::config_changes(live, &push.document.spec),
         outline: Vec::new(),
         steps: Vec::new(),
-        fits: fits(deployd),
-        known_as: state.releases.values().rev().find(|r| r.digest == digest && r.is_kept()).map(|r| r.label),
+        fits,
+        known_as: state.releases.values().rev().find(known).map(|r| r.label),
         next_label: state.next_label(),
-        secrets: BTreeMap::new(),
-        state: None,
+        state: Some(plan::fingerprint(&state, &secrets)),
+        secrets,
         refused,
     };
     if let Some(Planned::Plan(plan)) = planned {
         answer.to = plan.to.map(|t| t.label);
-        answer.outline = outline::of(&plan, state.live_release().map(|r| &r.document.spec));
-        // Bookkeeping is no news to a person.
-        let told = plan.steps.iter().filter(|s| {
-            !matches!(
-                s.action,
-                Action::Record { .. } | Action::PrepareDirs { .. } | Action::ReloadIfNeeded { .. }
-            )
-        });
-        answer.steps = told.map(|s| s.action.text()).collect();
+        answer.outline = outline::of(&plan, live);
+        answer.steps = told(&plan);
     }
     Ok(answer)
+}
+
+/// The push that the plan is asked for: with the secrets that the app has now.
+fn push_of(request: PlanRequest, secrets: &secrets::Versions) -> Push {
+    let document = ReleaseDocument::new(request.manifest.digest(), request.spec);
+    let document = ReleaseDocument { secrets: secrets.clone(), ..document };
+    Push {
+        strategy: request.strategy,
+        migrate: request.migrate,
+        needs: request.needs,
+        ..Push::new(document, request.processes.as_deref())
+    }
+}
+
+/// The steps in words; bookkeeping is no news to a person.
+fn told(plan: &Plan) -> Vec<String> {
+    let news = |action: &Action| {
+        !matches!(
+            action,
+            Action::Record { .. }
+                | Action::PrepareDirs { .. }
+                | Action::ReloadIfNeeded { .. }
+                | Action::ClearMigration { .. }
+        )
+    };
+    plan.steps.iter().map(|s| &s.action).filter(|a| news(a)).map(Action::text).collect()
 }
 
 /// The same host without what a person can mend: what a refused push would do on it.
@@ -89,6 +112,8 @@ fn unobstructed(mut facts: Facts) -> Facts {
     facts.memory_available = u64::MAX;
     facts.strangers.clear();
     facts.user_taken = None;
+    facts.platform.noexec = None;
+    facts.unsealed.clear();
     if let Some(artifact) = &mut facts.artifact {
         artifact.room = u64::MAX;
         artifact.programs.clear();
@@ -100,15 +125,15 @@ fn unobstructed(mut facts: Facts) -> Facts {
 }
 
 /// What a push has to fit into, in words.
-fn fits(deployd: &Deployd) -> Vec<String> {
+fn fits(deployd: &Deployd, push: &Push, facts: &Facts) -> Vec<String> {
     const GIB: f64 = (1_u64 << 30) as f64;
-    let mut fits = vec![std::env::consts::ARCH.to_owned()];
+    let mut fits = vec![facts.platform.arch.clone()];
+    fits.extend(facts.platform.glibc.iter().map(|version| format!("glibc {version}")));
     if let Ok(disk) = disk::observe(Path::new(&deployd.host().settings.apps_dir)) {
         fits.push(format!("disk {:.0} GB free", disk.free_bytes as f64 / GIB));
     }
-    if let Ok(memory) = facts::memory_available() {
-        fits.push(format!("memory {:.1} GB free", memory as f64 / GIB));
-    }
+    let overlap = plan::overlap(push, facts).map(|terms| format!(" for {terms} overlap")).unwrap_or_default();
+    fits.push(format!("memory {} free{overlap}", plan::bytes(facts.memory_available)));
     fits
 }
 

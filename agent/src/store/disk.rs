@@ -4,10 +4,11 @@
 //! pushes, so that two of them cannot both be promised the same last gigabyte.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 /// What must stay free unless the config says otherwise, in bytes: logs and databases of apps share
 /// the disk, and a host at 100 % loses more than one deploy.
@@ -89,6 +90,18 @@ pub fn observe(path: &Path) -> io::Result<Space> {
         free_inodes,
         total_bytes: s.blocks().saturating_mul(block),
     })
+}
+
+/// The mount point of this path, when programs may not run from there.
+pub fn noexec(path: &Path) -> io::Result<Option<String>> {
+    let is_off = |path: &Path| Ok::<_, io::Error>(statvfs(path)?.flags().contains(FsFlags::ST_NOEXEC));
+    if !is_off(path)? {
+        return Ok(None);
+    }
+    let device = path.metadata()?.dev();
+    let same = |at: &&Path| at.metadata().is_ok_and(|m| m.dev() == device);
+    let mount = path.ancestors().take_while(same).last().unwrap_or(path);
+    Ok(Some(mount.display().to_string()))
 }
 
 /// Whether the file system of this path has no room for even a small file.

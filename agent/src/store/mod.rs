@@ -10,6 +10,7 @@
 //! | [`atomic`] | files that are written whole or not at all |
 //! | [`disk`] | free space, the reserve, what pushes have been promised |
 //! | [`releases`] | staging, receiving and sealing release trees |
+//! | [`secrets`] | which versions of its secrets an app has |
 //!
 //! It never decides what a deployment does, and knows nothing of units or HTTP. The driver calls it.
 
@@ -24,6 +25,7 @@ pub mod error;
 pub mod handle;
 pub mod journal;
 pub mod releases;
+pub mod secrets;
 mod sweep;
 
 pub use error::StoreError;

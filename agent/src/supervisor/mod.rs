@@ -2,10 +2,15 @@
 //!
 //! It knows the apps' states, plans requests against observed facts, makes plans durable and starts their
 //! drivers. It is all that the HTTP handlers see; it never touches the host itself. `run` keeps a driver
-//! going; `way` is what a running deployment does for a newer request; `refusal` the answers that say no.
+//! going; `way` is what a running deployment does for a newer request; `leases` says who may change an app now;
+//! `rollouts` keeps what a fleet is doing; `refusal` the answers that say no.
 
+mod call;
 mod claims;
+mod fleet;
+mod leases;
 mod refusal;
+mod rollouts;
 mod run;
 mod way;
 
@@ -16,7 +21,7 @@ use deployd_api::deployment::{Deployment, Kind};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, DeploymentId, Label};
 use deployd_api::release::Origin;
-use deployd_core::action::UnitFile;
+use deployd_core::action::{Action, UnitFile};
 use deployd_core::lint;
 use deployd_core::machine::Progress;
 use deployd_core::plan::{self, Plan, Planned, Request};
@@ -27,10 +32,13 @@ use tracing::error;
 use crate::driver::hold::Hold;
 use crate::driver::{Control, Port, SharedState, clock, record};
 use crate::store::journal::{Begun, NewDeployment};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, secrets};
 use crate::view;
 
+pub use call::Call;
 pub use claims::Claims;
+pub use leases::Claim;
+use leases::Leases;
 use refusal::{json, unknown_app, unreadable};
 pub use refusal::{store_failed, unknown_deployment};
 
@@ -85,6 +93,9 @@ pub struct Supervisor<H> {
     planning: Mutex<()>,
     /// Apps whose state cannot be read, and why: nothing is done to them.
     unreadable: BTreeMap<AppName, String>,
+    leases: Leases,
+    /// Held while the record of a rollout is written.
+    rollouts: Mutex<()>,
     news: watch::Sender<u64>,
     hold: Option<Hold>,
 }
@@ -105,7 +116,10 @@ impl<H: Port + Observer> Supervisor<H> {
             }
         }
         let (news, _) = watch::channel(0);
+        let leases = Leases::new(store.clone(), host.boot_id());
         Ok(Arc::new(Self {
+            leases,
+            rollouts: Mutex::new(()),
             store,
             host,
             slots: Mutex::new(slots),
@@ -176,27 +190,27 @@ impl<H: Port + Observer> Supervisor<H> {
     pub async fn submit(
         self: &Arc<Self>,
         app: &AppName,
-        id: DeploymentId,
+        call: Call,
         request: Request,
-        origin: Origin,
     ) -> Result<Deployment, ErrorBody> {
         let (this, app) = (self.clone(), app.clone());
-        let work = async move { this.accept(&app, id, request, origin).await };
+        let work = async move { this.accept(&app, call, request).await };
         tokio::spawn(work).await.unwrap_or_else(|e| Err(refusal::broken(&e)))
     }
 
     async fn accept(
         self: &Arc<Self>,
         app: &AppName,
-        id: DeploymentId,
+        call: Call,
         request: Request,
-        origin: Origin,
     ) -> Result<Deployment, ErrorBody> {
-        if let Some(known) = self.known(&id).await? {
+        if let Some(known) = self.known(&call.id).await? {
             return Ok(known);
         }
         let slot = self.slot(app, &request).await?;
         let _gate = slot.gate.lock().await;
+        self.admit(app, &call, &slot).await?;
+        let Call { id, origin, .. } = call;
         if let Some(current) = slot.running()
             && let Some(instead) = self.make_way(app, &current, &request, &id, &origin).await?
         {
@@ -240,12 +254,24 @@ impl<H: Port + Observer> Supervisor<H> {
         self.known(&id).await?.ok_or_else(|| unknown_deployment(&id))
     }
 
+    /// Whether the call may be carried out at all: looked at before anything makes way for it.
+    async fn admit(&self, app: &AppName, call: &Call, slot: &Slot) -> Result<(), ErrorBody> {
+        self.leases.check(app, call.lease.as_ref()).await?;
+        if call.expect.is_some() {
+            let secrets = secrets::current(&self.store, app).await.map_err(|e| store_failed(&e))?;
+            plan::refuse_stale(call.expect, &*slot.state.lock().await, &secrets).map_err(|e| *e)?;
+        }
+        Ok(())
+    }
+
     /// What is to be done, now that all files are there.
     async fn plan(&self, app: &AppName, request: &Request, state: AppState) -> Result<Planned, ErrorBody> {
         let claims = self.claims_beside(&state).await;
         let facts = self.host.facts(request, state, &claims).await?;
         let planned = plan::plan(request, &facts).map_err(|e| *e)?;
-        if matches!(planned, Planned::Plan(_)) && facts.artifact.as_ref().is_some_and(|a| !a.complete) {
+        let seals = |plan: &Plan| plan.steps.iter().any(|s| matches!(s.action, Action::Seal { .. }));
+        let takes_files = matches!(&planned, Planned::Plan(plan) if seals(plan));
+        if takes_files && facts.artifact.as_ref().is_some_and(|a| !a.complete) {
             let message = format!("files of this artifact of {app} have not arrived");
             let hint = "push again: it goes on where it stopped";
             return Err(ErrorBody::new(ErrorCode::UploadIncomplete, message, hint));
@@ -366,7 +392,7 @@ impl<H: Port + Observer> Supervisor<H> {
         let mut slots = self.slots.lock().await;
         match slots.get(app) {
             Some(slot) if slot.is_known().await => return Ok(slot.clone()),
-            _ if !matches!(request, Request::Push { .. }) => return Err(unknown_app(app)),
+            _ if !matches!(request, Request::Push(_)) => return Err(unknown_app(app)),
             _ => {}
         }
         let new = || Arc::new(Slot::new(AppState::new(app.clone(), AppState::NOT_TAKEN_IN)));

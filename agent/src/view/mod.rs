@@ -212,7 +212,7 @@ pub fn nothing(
     origin: Origin,
 ) -> Deployment {
     let kind = match request {
-        Request::Push { .. } => Kind::Push,
+        Request::Push(_) => Kind::Push,
         Request::Rollback { .. } => Kind::Rollback,
         Request::Start => Kind::Start,
         Request::Stop => Kind::Stop,

@@ -172,6 +172,28 @@ pub enum Action {
         /// Where its program stands.
         program: String,
     },
+    /// Run the release's migration to its end, as a transient unit. Whoever carries it out finds a unit of that name
+    /// and waits for it instead of running it a second time: the unit stays until [`Action::ClearMigration`], so a
+    /// migration never runs twice in one boot.
+    Migrate {
+        /// The transient unit.
+        unit: String,
+        /// The activation that it belongs to.
+        tag: Tag,
+        /// What runs, trampoline first; the first word is an absolute path.
+        words: Vec<String>,
+        /// The command as the spec says it.
+        command: String,
+        /// What is around it: that of the first process.
+        surroundings: Box<Surroundings>,
+        /// Longest time.
+        timeout: Millis,
+    },
+    /// End a migration's unit and forget how it ended. What the migration did stays.
+    ClearMigration {
+        /// The transient unit.
+        unit: String,
+    },
     /// Send all new connections of a listener to one activation: to the index that it has among those
     /// recorded members that the kernel really has. Nothing happens when it is not among them: then it is
     /// gone, and the kernel sends everything to who is left.
@@ -367,6 +389,8 @@ impl Action {
             Self::RemoveFiles { .. } => "remove-units",
             Self::EnsureEpmd { .. } => "ensure-epmd",
             Self::RemoveEpmd { .. } => "remove-epmd",
+            Self::Migrate { .. } => "migrate",
+            Self::ClearMigration { .. } => "clear-migration",
             Self::Steer { .. } => "steer",
             Self::OpenListener { .. } => "open-listener",
             Self::CloseListener { .. } => "close-listener",
@@ -401,6 +425,8 @@ impl Action {
             | Self::LearnNonblocking { .. }
             | Self::AwaitPort { .. }
             | Self::AwaitCarried { .. }
+            | Self::Migrate { .. }
+            | Self::ClearMigration { .. }
             | Self::Check { .. }
             | Self::Watch { .. } => false,
             Self::OpenListener { socket, .. }

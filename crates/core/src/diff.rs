@@ -78,7 +78,16 @@ fn tables(spec: &Spec) -> BTreeSet<String> {
 pub fn summary(from: Option<&ReleaseDocument>, to: &ReleaseDocument) -> Vec<String> {
     let Some(from) = from else { return vec!["first release".to_owned()] };
     let code = (from.artifact != to.artifact).then(|| "code".to_owned());
-    code.into_iter().chain(config_changes(Some(&from.spec), &to.spec).into_iter().map(|c| c.key)).collect()
+    let config = config_changes(Some(&from.spec), &to.spec).into_iter().map(|c| c.key);
+    code.into_iter().chain(config).chain(secrets(from, to)).collect()
+}
+
+/// `secrets: STRIPE_KEY`, those that have another version, are new or gone.
+fn secrets(from: &ReleaseDocument, to: &ReleaseDocument) -> Option<String> {
+    let names: BTreeSet<_> = from.secrets.keys().chain(to.secrets.keys()).collect();
+    let other = names.into_iter().filter(|name| from.secrets.get(*name) != to.secrets.get(*name));
+    let other: Vec<&str> = other.map(|name| name.as_str()).collect();
+    (!other.is_empty()).then(|| format!("secrets: {}", other.join(" ")))
 }
 
 fn flat(spec: &Spec) -> BTreeMap<String, String> {
@@ -148,6 +157,21 @@ mod tests {
             told(worker, &more),
             ["processes.work.kill_timeout 5s 9s", "processes.work.memory 512mb 600mb"]
         );
+    }
+
+    #[test]
+    fn secrets_are_told_by_name() {
+        let spec = deployd_api::spec::parse(SPEC).unwrap();
+        let mut from = ReleaseDocument::new(deployd_api::ids::Digest::of(b"1"), spec);
+        let mut to = from.clone();
+        for (name, version) in [("A", 1), ("B", 1), ("C", 1)] {
+            from.secrets.insert(name.parse().unwrap(), version);
+        }
+        for (name, version) in [("A", 2), ("B", 1), ("D", 1)] {
+            to.secrets.insert(name.parse().unwrap(), version);
+        }
+        assert_eq!(summary(Some(&from), &to), ["secrets: A C D"]);
+        assert!(summary(Some(&to), &to).is_empty());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What the planner may know about a host. The agent observes it once, before planning; a plan never
 //! looks again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deployd_api::ids::{ProcessName, Timestamp};
+use deployd_api::secret::SecretName;
 use serde::{Deserialize, Serialize};
 
 use crate::state::AppState;
@@ -37,6 +38,27 @@ pub struct Facts {
     pub keep: usize,
     /// The unit of the host's epmd.
     pub epmd: Epmd,
+    /// What a program meets on this host.
+    pub platform: Platform,
+    /// The versions of the app's secrets.
+    pub secrets: BTreeMap<SecretName, u32>,
+    /// Those versions that the request names and this host cannot deliver.
+    pub unsealed: BTreeMap<SecretName, u32>,
+}
+
+/// What a program meets on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Platform {
+    /// `x86_64`.
+    pub arch: String,
+    /// `PRETTY_NAME` of os-release.
+    pub os: String,
+    /// The version of glibc, if there is one: `2.36`.
+    pub glibc: Option<String>,
+    /// Of the interpreters and libraries that the request asks for, those that are there.
+    pub found: BTreeSet<String>,
+    /// The mount point of the folder of releases, when programs may not run from it.
+    pub noexec: Option<String>,
 }
 
 /// Who needs the unit of the host's epmd.

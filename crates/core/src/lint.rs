@@ -1,8 +1,10 @@
 //! What every plan must hold, whatever it is for. The tests run it on every plan they make; the agent
 //! runs it before the first record of a deployment is written.
 
+use deployd_api::deployment::Kind;
+
 use crate::action::Action;
-use crate::plan::{Plan, Step};
+use crate::plan::{Phase, Plan, Step};
 use crate::state::Change;
 
 /// A rule that a plan breaks.
@@ -29,6 +31,20 @@ pub fn lint(plan: &Plan) -> Vec<Broken> {
             say(i + 1, "phases never go backwards");
         }
     }
+    let migrations =
+        plan.steps.iter().enumerate().filter(|(_, s)| matches!(s.action, Action::Migrate { .. }));
+    for (nth, (i, step)) in migrations.enumerate() {
+        if step.phase != Phase::Migrate {
+            say(i, "a migration runs before anything of the candidate");
+        }
+        if nth > 0 || plan.kind != Kind::Push {
+            say(i, "only a push migrates, and once");
+        }
+        let cleared = |s: &Step| s.phase > Phase::Commit && matches!(s.action, Action::ClearMigration { .. });
+        if !plan.steps.iter().any(cleared) {
+            say(i, "a migration's unit goes after the commit");
+        }
+    }
     // A candidate that may drain for ever keeps its files until then: `plan_drained` removes them.
     let drains = |a: &Action| matches!(a, Action::Record { change: Change::Draining { .. } });
     let lingers = plan.steps.iter().any(|s| s.undo.iter().any(drains));
@@ -53,7 +69,7 @@ pub fn lint(plan: &Plan) -> Vec<Broken> {
 
 fn must_undo(step: &Step, lingers: bool) -> bool {
     match &step.action {
-        Action::StartInstance { .. } => true,
+        Action::StartInstance { .. } | Action::Migrate { .. } => true,
         Action::WriteFiles { .. } | Action::Seal { .. } => !lingers,
         Action::Record { change } => {
             matches!(change, Change::Live { .. } | Change::Add { .. } | Change::Candidate { .. })

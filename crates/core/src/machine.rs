@@ -6,6 +6,7 @@
 use deployd_api::deployment::{Kind, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 
+use crate::action::Action;
 use crate::journal::{Record, StepIndex};
 use crate::plan::Plan;
 
@@ -52,6 +53,19 @@ pub enum Decision {
     Ended(Verdict),
 }
 
+/// How far the migration of a deployment got. It is never undone, so whoever reads of a failure must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Migrated {
+    /// It has not begun, or the plan has none.
+    No,
+    /// It was begun, and nobody wrote its end down.
+    Begun,
+    /// It ended well.
+    Applied,
+    /// It failed; the failure says so.
+    Failed,
+}
+
 /// What has happened in a deployment: a fold over its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -69,6 +83,9 @@ pub struct Progress {
     superseded: bool,
     rebooted: bool,
     verdict: Option<Verdict>,
+    migrated: Migrated,
+    /// Where a migration's output can be read.
+    migration_logs: String,
     plan: Vec<StepTraits>,
     /// For these kinds a step that fails after the point of no return is no leftover but the failure: what
     /// was asked for has not happened. They stop there, and may be asked for again.
@@ -83,6 +100,7 @@ struct StepTraits {
     supersedable: bool,
     /// Its undo brings back what must serve before the rest may be undone.
     gate: bool,
+    migrates: bool,
 }
 
 impl Progress {
@@ -93,7 +111,9 @@ impl Progress {
             no_return: s.no_return,
             supersedable: s.is_supersedable(),
             gate: plan.gates_undo(i),
+            migrates: matches!(s.action, Action::Migrate { .. }),
         };
+        let release = plan.to.map(|t| format!(" --release {}", t.label)).unwrap_or_default();
         Self {
             steps: vec![StepState::Waiting; plan.steps.len()],
             order: Vec::new(),
@@ -105,6 +125,8 @@ impl Progress {
             superseded: false,
             rebooted: false,
             verdict: None,
+            migrated: Migrated::No,
+            migration_logs: format!("deployd-ctl logs -a {} --instance migrate{release}", plan.app),
             plan: plan.steps.iter().enumerate().map(traits).collect(),
             whole: matches!(plan.kind, Kind::Stop | Kind::Remove),
         }
@@ -136,6 +158,7 @@ impl Progress {
                         self.order.push(*step);
                     }
                     self.steps[*step] = StepState::Started;
+                    self.note_migration(*step, Migrated::Begun);
                 }
                 _ => return illegal("it is not this step's turn"),
             },
@@ -143,12 +166,14 @@ impl Progress {
                 Some(StepState::Started) => {
                     self.steps[*step] = StepState::Done;
                     self.crossed |= self.plan[*step].no_return;
+                    self.note_migration(*step, Migrated::Applied);
                 }
                 _ => return illegal("the step was not begun"),
             },
             Record::Failed { step, failure } => match self.state_of(*step) {
                 Some(StepState::Started) => {
                     self.steps[*step] = StepState::Failed;
+                    self.note_migration(*step, Migrated::Failed);
                     self.fail(failure);
                 }
                 _ => return illegal("the step was not begun"),
@@ -205,6 +230,12 @@ impl Progress {
 
     fn state_of(&self, step: StepIndex) -> Option<StepState> {
         self.steps.get(step).copied()
+    }
+
+    fn note_migration(&mut self, step: StepIndex, migrated: Migrated) {
+        if self.plan[step].migrates {
+            self.migrated = migrated;
+        }
     }
 
     fn fail(&mut self, failure: &ErrorBody) {
@@ -324,6 +355,26 @@ impl Progress {
 
     /// The failure to report for a verdict that is not as asked.
     pub fn reported(&self) -> Option<ErrorBody> {
+        Some(self.with_migration(self.first_reported()?))
+    }
+
+    /// What became of the migration, which no undo takes back.
+    fn with_migration(&self, mut body: ErrorBody) -> ErrorBody {
+        match self.migrated {
+            Migrated::No | Migrated::Failed => body,
+            Migrated::Applied => body.cause("kept", "its migration ran to its end and stays applied"),
+            Migrated::Begun => {
+                let next =
+                    format!("look whether its migration was applied ({}); then: ", self.migration_logs);
+                body.hint.insert_str(0, &next);
+                let lost =
+                    "its migration had begun and its end was not seen: it may be applied, in part, or not";
+                body.cause("kept", lost)
+            }
+        }
+    }
+
+    fn first_reported(&self) -> Option<ErrorBody> {
         if self.failure.is_none() && self.whole {
             let mut body = self.leftovers.first().cloned()?;
             body.code = ErrorCode::Stuck;

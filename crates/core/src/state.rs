@@ -8,6 +8,7 @@ use std::str::FromStr;
 use deployd_api::error::ErrorBody;
 use deployd_api::ids::{AppName, Digest, Label, ProcessName, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
+use deployd_api::spec::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Socket;
@@ -65,10 +66,13 @@ impl From<Tag> for String {
 pub struct Release {
     /// Its label.
     pub label: Label,
-    /// The digest of its document.
+    /// Which release it is: the digest of its full document, the same on every host.
     pub digest: Digest,
-    /// What it is.
+    /// What this host runs of it: the processes that are placed here.
     pub document: ReleaseDocument,
+    /// What activations up to these ran of it, when other processes were placed here then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<(u32, Spec)>,
     /// Where its tree stands.
     pub tree: String,
     /// The folder with the trampoline and shim that it runs with.
@@ -97,6 +101,21 @@ pub struct Release {
 }
 
 impl Release {
+    /// What an activation of it ran, or runs.
+    pub fn spec_of(&self, tag: Tag) -> &Spec {
+        let earlier = self.earlier.iter().find(|(last, _)| tag.run <= *last);
+        earlier.map_or(&self.document.spec, |(_, spec)| spec)
+    }
+
+    /// The same release with other processes from now on.
+    #[must_use]
+    pub fn placed(&self, document: ReleaseDocument) -> Self {
+        let mut release = self.clone();
+        release.earlier.push((self.runs, self.document.spec.clone()));
+        release.document = document;
+        release
+    }
+
     /// Whether its tree is still there, so that one can go back to it.
     pub fn is_kept(&self) -> bool {
         match self.state {

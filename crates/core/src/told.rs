@@ -26,6 +26,8 @@ impl Action {
             Self::RemoveFiles { paths } => format!("remove {} units", paths.len()),
             Self::EnsureEpmd { .. } => "prepare epmd".to_owned(),
             Self::RemoveEpmd { .. } => "remove epmd".to_owned(),
+            Self::Migrate { tag, command, .. } => format!("migrate for {}: {command}", tag.label),
+            Self::ClearMigration { .. } => "forget how the migration ended".to_owned(),
             Self::Steer { listener, to, .. } => format!("switch {listener} to {to}"),
             Self::OpenListener { socket, .. } => {
                 format!("open {} for {} on {}", socket.listener, socket.tag, socket.address)
@@ -100,6 +102,8 @@ impl Action {
             | Self::RemoveFiles { .. }
             | Self::EnsureEpmd { .. }
             | Self::RemoveEpmd { .. }
+            | Self::Migrate { .. }
+            | Self::ClearMigration { .. }
             | Self::ReloadIfNeeded { .. }
             | Self::Watch { .. }
             | Self::Record { .. }
@@ -122,6 +126,7 @@ impl Action {
             | Self::RestartInstance { instance, .. }
             | Self::AwaitPort { instance, .. } => instance.tag,
             Self::AwaitCarried { proxy, .. } => proxy.tag,
+            Self::Migrate { tag, .. } => *tag,
             Self::Check { trial, .. } | Self::Watch { trial, .. } => trial.tag,
             Self::Record { change } => return change_release(change),
             _ => return None,

@@ -25,6 +25,9 @@ pub use surroundings::Surroundings;
 pub const UNIT_DIR: &str = "/etc/systemd/system";
 /// Where the state of apps stands, kept over releases.
 pub const STATE_DIR: &str = "/var/lib/deployd-apps";
+/// What stands for the process in the name of a migration's unit, and in the app's logs.
+pub const MIGRATE: &str = "migrate";
+
 /// The user of an app.
 pub fn user(app: &AppName) -> String {
     format!("dpl-{app}")
@@ -62,6 +65,11 @@ pub fn proxy_template(app: &AppName, listener: &ListenerName, tag: Tag) -> Strin
     format!("deployd-{}-{}_proxy_-{tag}@.service", app.unit_part(), listener.unit_part())
 }
 
+/// The transient unit of a migration. Without an `@` it is no instance of a process of that name.
+pub fn migration(app: &AppName, tag: Tag) -> String {
+    format!("deployd-{}-{MIGRATE}-{tag}.service", app.unit_part())
+}
+
 /// A listener of one activation.
 pub fn socket(app: &AppName, name: &ListenerName, address: &Address, tag: Tag) -> Socket {
     let unit = match address {
@@ -86,7 +94,7 @@ pub struct Activation<'a> {
 impl Activation<'_> {
     /// Its spec.
     pub fn spec(&self) -> &Spec {
-        &self.release.document.spec
+        self.release.spec_of(self.tag)
     }
 
     /// Its sockets, in the order of their names.
@@ -193,6 +201,12 @@ impl Activation<'_> {
             *program = format!("{}/{}", self.release.tree, program.trim_start_matches("./"));
         }
         words
+    }
+
+    /// A command of its own beside the processes, behind the trampoline: that finds the program as it finds theirs.
+    pub fn one_off(&self, words: &[String]) -> Vec<String> {
+        let trampoline = format!("{}/deployd-exec", self.release.runtime);
+        [trampoline, "run".to_owned(), "--".to_owned()].into_iter().chain(self.command(words)).collect()
     }
 
     /// The port before the private ports of a process: those of the processes before it come first.

@@ -9,6 +9,9 @@ const LEVEL_INFO: u8 = 6;
 /// What stands between the name of a listener and the tag in the unit of its proxy.
 const PROXY: &str = "_proxy_";
 
+/// What stands for a process in the units of an app's commands, which are no instances of any.
+const COMMANDS: [&str; 1] = [deployd_core::units::MIGRATE];
+
 /// An entry about a unit of an app of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -19,30 +22,36 @@ pub(super) struct Entry {
     pub(super) cursor: String,
 }
 
-/// What the name of an instance's unit says, in the spelling of unit names (`_` for `-`).
+/// What the name of a unit of an instance, or of a command, says, in the spelling of unit names (`_` for `-`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UnitParts {
     pub(super) app: String,
     pub(super) process: String,
     pub(super) label: Label,
+    /// 0 for a command.
     pub(super) number: u32,
 }
 
 impl UnitParts {
-    /// `deployd-shop-web-v42.2@1.service`; `None` for any other unit.
+    /// `deployd-shop-web-v42.2@1.service`, `deployd-shop-migrate-v42.service`; `None` for any other unit.
     pub(super) fn parse(unit: &str) -> Option<Self> {
-        let (prefix, number) = unit.strip_prefix("deployd-")?.strip_suffix(".service")?.split_once('@')?;
+        let name = unit.strip_prefix("deployd-")?.strip_suffix(".service")?;
+        let (prefix, number) = name.split_once('@').unwrap_or((name, ""));
         let mut parts = prefix.split('-');
         let (app, process, tag) = (parts.next()?, parts.next()?, parts.next()?);
         let label = tag.split_once('.').map_or(tag, |(label, _)| label);
         if parts.next().is_some() {
             return None;
         }
+        let is_command = !name.contains('@');
+        if is_command && !COMMANDS.contains(&process) {
+            return None;
+        }
         Some(Self {
             app: app.to_owned(),
             process: process.to_owned(),
             label: label.parse().ok()?,
-            number: number.parse().ok()?,
+            number: if is_command { 0 } else { number.parse().ok()? },
         })
     }
 
@@ -51,6 +60,7 @@ impl UnitParts {
         let name = |part: &str| part.replace('_', "-");
         match self.process.strip_suffix(PROXY) {
             Some(listener) => format!("{} proxy@{}", name(listener), self.number),
+            None if self.number == 0 => name(&self.process),
             None => format!("{}@{}", name(&self.process), self.number),
         }
     }

@@ -89,7 +89,7 @@ fn filter() -> LogFilter {
 
 #[test]
 fn patterns_name_exactly_the_units_asked_for() {
-    assert_eq!(filter().patterns(), ["deployd-my_shop-*-*@*.service"]);
+    assert_eq!(filter().patterns(), ["deployd-my_shop-*-*@*.service", "deployd-my_shop-migrate-*.service"]);
     let filter = LogFilter {
         label: Label::new(4),
         process: Some("a-b".parse().unwrap()),

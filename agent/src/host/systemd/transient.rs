@@ -214,6 +214,18 @@ impl Systemd {
         }
     }
 
+    /// Runs a command as the unit `name` to its end, once in a boot: one that is there, running or ended, is not run
+    /// again but waited for. The unit stays, with how it ended, until [`Self::clear`].
+    pub async fn run_kept(&self, name: &str, spec: &TransientSpec) -> Result<TransientOutcome, SystemdError> {
+        match self.run_job(Ask::Transient(spec), name).await {
+            Err(error) if error.is_unit_exists() => {
+                tracing::info!(unit = name, "it was begun before: waiting for its end");
+            }
+            begun => drop(begun?),
+        }
+        self.ended(name, None, spec.timeout).await
+    }
+
     async fn run_once(&self, name: &str, spec: &TransientSpec) -> Result<TransientOutcome, SystemdError> {
         if let Some(path) = &spec.output {
             create_output(path).map_err(|source| SystemdError::Output { path: path.clone(), source })?;
@@ -260,6 +272,18 @@ impl Systemd {
         output: Option<&Path>,
         timeout: Duration,
     ) -> Result<TransientOutcome, SystemdError> {
+        let outcome = self.ended(name, output, timeout).await?;
+        self.clear(name).await?;
+        Ok(outcome)
+    }
+
+    /// Waits until a transient unit has ended, and reads how.
+    async fn ended(
+        &self,
+        name: &str,
+        output: Option<&Path>,
+        timeout: Duration,
+    ) -> Result<TransientOutcome, SystemdError> {
         let patience = if timeout.is_zero() { Duration::from_hours(24 * 365) } else { timeout + GRACE };
         let ended = |unit: Option<&UnitState>| {
             unit.is_none_or(|u| {
@@ -274,8 +298,6 @@ impl Systemd {
             .map(read_tail)
             .transpose()
             .map_err(|(path, source)| SystemdError::Output { path, source })?;
-        self.stop(name).await?;
-        self.reset_failed(name).await?;
         Ok(TransientOutcome {
             ended: ended_as(&state),
             result: state.result,

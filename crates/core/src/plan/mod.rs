@@ -5,14 +5,16 @@
 
 mod drained;
 mod operate;
+mod platform;
 mod push;
 mod refuse;
+mod request;
 mod swap;
+mod token;
 
 use deployd_api::deployment::Kind;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Label};
-use deployd_api::release::{Origin, ReleaseDocument};
 use deployd_api::spec::{Check, Millis, Strategy};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,10 @@ use crate::journal::StepIndex;
 use crate::state::{Tag, Unended};
 
 pub use drained::{Carrier, carriers, drained_when, plan_drain, plan_drained};
+pub use refuse::{bytes, overlap};
+pub use request::{Push, Request};
 pub use swap::private_ports;
+pub use token::{fingerprint, refuse_stale};
 
 /// The whole order of a deployment. Each step belongs to one phase, and phases never go backwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -127,33 +132,6 @@ pub enum Warm {
     NoMemory,
 }
 
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// Make this release live.
-    Push {
-        /// The release.
-        document: Box<ReleaseDocument>,
-        /// Overrides the spec's strategy.
-        strategy: Option<Strategy>,
-        /// Who, from what.
-        origin: Origin,
-    },
-    /// Make an earlier release live again.
-    Rollback {
-        /// Which; default: what the live one replaced.
-        to: Option<Label>,
-    },
-    /// Start what was stopped.
-    Start,
-    /// Stop on purpose.
-    Stop,
-    /// New processes of the same release.
-    Restart,
-    /// Take the app off the host.
-    Remove,
-}
-
 /// The answer to a request that is not refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Planned {
@@ -177,7 +155,7 @@ pub fn plan(request: &Request, facts: &Facts) -> Result<Planned, Box<ErrorBody>>
         )));
     }
     match request {
-        Request::Push { document, strategy, origin } => push::plan_push(document, *strategy, origin, facts),
+        Request::Push(push) => push::plan_push(push, facts),
         Request::Rollback { to } => push::plan_rollback(*to, facts),
         Request::Start => operate::plan_start(facts),
         Request::Stop => operate::plan_stop(facts),
@@ -196,6 +174,8 @@ struct Steps {
 const SHORT: Millis = Millis::from_secs(60);
 /// What is added to an action's own longest wait, so that the action can report why it ended.
 const SLACK: Millis = Millis::from_secs(30);
+/// How long a migration that had its time may take to be ended, and to be told of.
+const ENDING: Millis = Millis::from_secs(90);
 /// What stands for "without limit" inside a deployment: a day.
 const FOR_EVER: Millis = Millis::from_secs(24 * 3600);
 
@@ -262,6 +242,7 @@ fn own_wait(action: &Action) -> Millis {
         | Action::AwaitCarried { cap, .. } => *cap,
         // Bounded by the unit's own TimeoutStopSec, which may be infinity.
         Action::StopInstance { wait: true, .. } => FOR_EVER,
+        Action::Migrate { timeout, .. } => Millis(timeout.0.saturating_add(ENDING.0)),
         Action::Seal { .. } => Millis::from_secs(1800),
         _ => SHORT,
     }

@@ -6,12 +6,12 @@ use std::path::Path;
 use deployd_api::deployment::Kind;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::Label;
-use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
-use deployd_api::spec::{Millis, Strategy};
+use deployd_api::release::ReleaseState;
+use deployd_api::spec::{Migration, Millis, Strategy};
 
-use super::refuse::{refuse_addresses, refuse_ports, refuse_push, wanted_memory};
+use super::refuse::{refuse_addresses, refuse_label, refuse_ports, refuse_push, wanted_memory};
 use super::swap::{Return, Swap, stop_workers, take_down};
-use super::{Phase, Plan, Planned, Steps, Warm};
+use super::{Phase, Plan, Planned, Push, Steps, Warm};
 use crate::action::{Action, Socket, UnitFile};
 use crate::facts::{Epmd, Facts};
 use crate::state::{Change, Release, Tag};
@@ -30,44 +30,53 @@ enum From {
     Staging,
     /// The host has its tree.
     Kept,
+    /// The host has its tree, and ran other processes of it.
+    Placed,
 }
 
-pub(super) fn plan_push(
-    document: &ReleaseDocument,
-    strategy: Option<Strategy>,
-    origin: &Origin,
-    facts: &Facts,
-) -> Result<Planned, Box<ErrorBody>> {
+pub(super) fn plan_push(push: &Push, facts: &Facts) -> Result<Planned, Box<ErrorBody>> {
     let state = &facts.state;
-    let digest = document.digest();
-    if let Some(live) = state.live_release().filter(|r| r.digest == digest && !state.stopped) {
+    let is_it = |r: &Release| r.digest == push.digest && push.label.is_none_or(|label| label == r.label);
+    let runs = |r: &Release| is_it(r) && r.document == push.document && !state.stopped;
+    if let Some(live) = state.live_release().filter(|r| runs(r)) {
         return Ok(Planned::Nothing { live: live.label });
     }
-    let strategy = strategy.unwrap_or(document.spec.deploy.strategy);
-    refuse_push(document, strategy, facts)?;
-    refuse_addresses(&document.spec, strategy, facts)?;
+    refuse_label(push, state)?;
     // A release that the host still has is not made twice: its identity is its digest.
-    let kept = state.releases.values().find(|r| r.digest == digest && r.is_kept());
+    let kept = state.releases.values().rev().find(|r| is_it(r) && r.is_kept());
+    let strategy = push.strategy();
+    refuse_push(push, strategy, kept.is_some(), facts)?;
+    refuse_addresses(&push.document.spec, strategy, facts)?;
     let (release, from) = match kept {
-        Some(kept) => (Release { base_port: facts.base_port, ..kept.clone() }, From::Kept),
-        None => (new_release(state.next_label(), document, origin, facts), From::Staging),
+        Some(kept) if kept.document == push.document => (kept.clone(), From::Kept),
+        Some(kept) => (kept.placed(push.document.clone()), From::Placed),
+        None => (new_release(push.label.unwrap_or(state.next_label()), push, facts), From::Staging),
     };
-    let run = if from == From::Kept { release.runs + 1 } else { 1 };
+    let release = Release { base_port: facts.base_port, ..release };
+    // One that undid itself under this label has had its activations.
+    let run = state.releases.get(&release.label).map_or(1, |known| known.runs + 1);
     let tag = Tag { label: release.label, run };
-    let plan = plan_swap(Kind::Push, from, &release, tag, strategy, facts);
-    Ok(Planned::Plan(Box::new(plan)))
+    let is_live = state.live.is_some_and(|t| t.label == release.label);
+    let migration = release.document.spec.migrate.clone().filter(|_| push.migrate.is_here() && !is_live);
+    let way = Way { kind: Kind::Push, from, strategy, migration };
+    Ok(Planned::Plan(Box::new(plan_swap(&way, &release, tag, facts))))
 }
 
-fn new_release(label: Label, document: &ReleaseDocument, origin: &Origin, facts: &Facts) -> Release {
+fn new_release(label: Label, push: &Push, facts: &Facts) -> Release {
+    let (digest, document) = (push.digest, &push.document);
     let app = &document.spec.app;
-    let digest = document.digest();
     let artifact = facts.artifact.as_ref();
     let tree = format!("{}/{app}/releases/{label}-{}", facts.apps_dir, digest.short());
     let epmd = artifact.and_then(|a| a.epmd.as_ref());
+    // One that undid itself under this label may still drain.
+    let known = facts.state.releases.get(&label);
+    let placed =
+        known.filter(|known| known.document != *document).map(|known| known.placed(document.clone()));
     Release {
         label,
         digest,
         document: document.clone(),
+        earlier: placed.or(known.cloned()).map(|r| r.earlier).unwrap_or_default(),
         // An absolute path stays as it is.
         epmd: epmd.map(|path| Path::new(&tree).join(path).to_string_lossy().into_owned()),
         tree,
@@ -75,11 +84,11 @@ fn new_release(label: Label, document: &ReleaseDocument, origin: &Origin, facts:
         beam: artifact.is_some_and(|a| a.beam),
         state: ReleaseState::Candidate,
         created: facts.now,
-        origin: origin.clone(),
+        origin: push.origin.clone(),
         changed: diff::summary(facts.state.live_release().map(|r| &r.document), document),
         failure: None,
         size: artifact.map_or(0, |a| a.size),
-        runs: 1,
+        runs: known.map_or(1, |known| known.runs + 1),
         base_port: facts.base_port,
     }
 }
@@ -125,13 +134,25 @@ pub(super) fn plan_rollback(to: Option<Label>, facts: &Facts) -> Result<Planned,
         Err(_) => Strategy::Immediate,
     };
     refuse_addresses(spec, strategy, facts)?;
-    Ok(Planned::Plan(Box::new(plan_swap(Kind::Rollback, From::Kept, &release, tag, strategy, facts))))
+    // Going back never migrates: what an earlier release needs of its data is there already.
+    let way = Way { kind: Kind::Rollback, from: From::Kept, strategy, migration: None };
+    Ok(Planned::Plan(Box::new(plan_swap(&way, &release, tag, facts))))
 }
 
-/// The order of DESIGN: stage → socket → start → check → weights → live → monitor → commit → retire →
-/// prune. Lease and preflight came before (the supervisor holds one deployment an app; refusals and
-/// facts), backup and migrate do not exist yet.
-fn plan_swap(kind: Kind, from: From, release: &Release, tag: Tag, strategy: Strategy, facts: &Facts) -> Plan {
+/// What a swap is for, and which way it goes.
+#[derive(Debug)]
+struct Way {
+    kind: Kind,
+    from: From,
+    strategy: Strategy,
+    /// What runs before the candidate has anything.
+    migration: Option<Migration>,
+}
+
+/// The order of DESIGN: stage → migrate → socket → start → check → weights → live → monitor → commit → retire →
+/// prune. Lease and preflight came before (the supervisor; refusals and facts), backup does not exist yet.
+fn plan_swap(way: &Way, release: &Release, tag: Tag, facts: &Facts) -> Plan {
+    let &Way { kind, from, strategy, .. } = way;
     let new = Activation { tag, release };
     let old = running(facts);
     let lingers = new.drains_without_limit() && !new.spec().listen.is_empty();
@@ -144,6 +165,7 @@ fn plan_swap(kind: Kind, from: From, release: &Release, tag: Tag, strategy: Stra
     let mut steps = Steps::new();
     let leftovers = plan_leftovers(&swap, &mut steps);
     plan_stage(from, strategy, &swap, &mut steps);
+    let migrates = way.migration.as_ref().and_then(|m| plan_migrate(m, &swap, &mut steps));
     match strategy {
         Strategy::Rolling => plan_rolling(&swap, &mut steps),
         Strategy::Immediate => plan_immediate(&swap, &mut steps),
@@ -154,6 +176,9 @@ fn plan_swap(kind: Kind, from: From, release: &Release, tag: Tag, strategy: Stra
     }
     plan_monitor(&swap, monitor, &mut steps);
     swap.commit(&mut steps);
+    if let Some(unit) = migrates {
+        steps.add(Phase::Retire, Action::ClearMigration { unit }, vec![]);
+    }
     if strategy == Strategy::Rolling && (warm != Warm::NoMemory || no_way_back) {
         plan_retire(&swap, Phase::Retire, Return::Never, &mut steps);
     }
@@ -246,6 +271,15 @@ fn plan_stage(from: From, strategy: Strategy, swap: &Swap<'_>, steps: &mut Steps
         let fail = record(Change::Fail { label: release.label });
         steps.add(Phase::Stage, Action::add(release.clone()), vec![fail]);
     }
+    if from == From::Placed
+        && let Some(before) = facts.state.releases.get(&release.label)
+    {
+        // What this activation ran stays known, and the next one runs none of it.
+        let mut back = Release { runs: new.tag.run, ..before.clone() };
+        back.earlier = release.earlier.clone();
+        back.earlier.push((new.tag.run, new.spec().clone()));
+        steps.add(Phase::Stage, Action::add(release.clone()), vec![Action::add(back)]);
+    }
     let dismiss = record(Change::Dismiss { tag: new.tag });
     let drains = lingers.then(|| record(Change::Draining { tag: new.tag }));
     let begin = record(Change::Candidate { tag: new.tag, base_port: release.base_port });
@@ -314,6 +348,24 @@ fn held_files(facts: &Facts) -> Vec<UnitFile> {
     let live = facts.state.live;
     let live = live.and_then(|tag| Some(Activation { tag, release: facts.state.releases.get(&tag.label)? }));
     live.map(|l| l.socket_files()).unwrap_or_default()
+}
+
+/// With all that the first process would have, and before anything of the candidate: nobody sees a release whose
+/// migration failed. Its undo takes back nothing of what it did. Answers its unit.
+fn plan_migrate(migration: &Migration, swap: &Swap<'_>, steps: &mut Steps) -> Option<String> {
+    let (new, facts) = (&swap.new, swap.facts);
+    let process = new.spec().first_process()?;
+    let unit = units::migration(&new.spec().app, new.tag);
+    let migrate = Action::Migrate {
+        unit: unit.clone(),
+        tag: new.tag,
+        words: new.one_off(&migration.command),
+        command: migration.command.join(" "),
+        surroundings: Box::new(new.command_surroundings(process, &facts.host, facts.region.as_deref())),
+        timeout: migration.timeout,
+    };
+    steps.add(Phase::Migrate, migrate, vec![Action::ClearMigration { unit: unit.clone() }]);
+    Some(unit)
 }
 
 fn plan_rolling(swap: &Swap<'_>, steps: &mut Steps) {

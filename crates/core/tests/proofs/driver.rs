@@ -125,6 +125,7 @@ impl Run {
                 Decision::Ended(verdict) => {
                     self.check_replay();
                     self.check_records();
+                    self.check_migration();
                     return verdict;
                 }
             }
@@ -365,6 +366,27 @@ impl Run {
             undo_failed || ended_early,
             "stuck exactly when an undo failed, or what was asked for did"
         );
+    }
+
+    /// A migration runs once, whatever happens around it, and nothing of it stays but what it did.
+    fn check_migration(&self) {
+        let twice: Vec<_> = self.host.applied().iter().filter(|(_, times)| **times > 1).collect();
+        assert!(twice.is_empty(), "{twice:?}\n{}", self.story());
+        let Some(step) = self.plan.steps.iter().position(|s| matches!(s.action, Action::Migrate { .. }))
+        else {
+            return;
+        };
+        let Action::Migrate { unit, .. } = &self.plan.steps[step].action else { return };
+        let ran = self.host.applied().contains_key(unit);
+        let committed = self.progress.verdict() == Some(Verdict::Committed);
+        assert!(ran || !committed, "live without its migration\n{}", self.story());
+        let done = self.records.iter().any(|r| matches!(r, Record::Done { step: s, .. } if *s == step));
+        let failed = self.records.iter().any(|r| matches!(r, Record::Failed { step: s, .. } if *s == step));
+        if let Some(told) = self.progress.reported().filter(|_| ran && !failed) {
+            let kept = told.causes.iter().any(|(heading, _)| heading == "kept");
+            assert!(kept, "{told:?}\n{}", self.story());
+            assert_eq!(told.hint.contains("--instance migrate"), !done, "{}", told.hint);
+        }
     }
 
     pub(crate) fn story(&self) -> String {

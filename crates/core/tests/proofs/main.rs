@@ -3,9 +3,11 @@
 
 mod driver;
 mod exhaustive;
+mod formats;
 mod neighbours;
 mod ports;
 mod properties;
+mod pushes;
 mod scenarios;
 mod shapes;
 mod sim;

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use crate::driver::{Fault, Point, Run, Serving, tidy};
 use crate::shapes::{
-    ADMIN, ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, JOB, PLENTY, QUIET, UNIX, UNLIMITED, WEB, beam, facts,
-    spec, try_planned, two,
+    ADMIN, ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, JOB, MIGRATE, PLENTY, QUIET, UNIX, UNLIMITED, WEB,
+    beam, facts, spec, try_planned, two,
 };
 use crate::sim::Host;
 
@@ -24,15 +24,23 @@ fn any_spec() -> impl Strategy<Value = String> {
         Just(beam(&[WEB, HTTP].concat())),
         Just([WEB, UNIX].concat()),
         Just(JOB.to_owned()),
+        Just([WEB, HTTP, MIGRATE].concat()),
     ];
     let deploys = prop_oneof![Just(DEPLOY), Just(QUIET), Just(IMMEDIATE), Just(UNLIMITED)];
     (bodies, deploys).prop_map(|(body, deploy)| spec(&[&body, deploy]))
+}
+
+/// One release, of which the host gets more or less.
+fn place(build: u32, all: bool) -> Ask {
+    let only: &[&str] = if all { &["web", "job"] } else { &["web"] };
+    Ask::Place { spec: spec(&[WEB, HTTP, JOB, DEPLOY]), build, only }
 }
 
 fn any_ask() -> impl Strategy<Value = Ask> {
     let memory = prop_oneof![3 => Just(PLENTY), 1 => Just(105_u64 << 20)];
     prop_oneof![
         6 => (any_spec(), 0..6_u32, memory).prop_map(|(spec, build, memory)| Ask::Push { spec, build, memory }),
+        2 => (0..6_u32, any::<bool>()).prop_map(|(build, all)| place(build, all)),
         2 => Just(Ask::Rollback(None)),
         1 => (1..9_u32).prop_map(|n| Ask::Rollback(Some(n))),
         1 => Just(Ask::Stop),
@@ -94,7 +102,7 @@ proptest! {
             let before = state.clone();
             let serving = match (&ask, plan.strategy) {
 
-                (Ask::Push { .. } | Ask::Rollback(_), deployd_api::spec::Strategy::Rolling) => Serving::Always,
+                (Ask::Push { .. } | Ask::Place { .. } | Ask::Rollback(_), deployd_api::spec::Strategy::Rolling) => Serving::Always,
                 _ => Serving::MayWait,
             };
             let mut run = Run::new(host.clone(), state.clone(), plan, serving);

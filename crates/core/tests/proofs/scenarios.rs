@@ -9,7 +9,8 @@ use deployd_core::journal::Record;
 
 use crate::driver::{Fault, Point, Run, Serving};
 use crate::shapes::{
-    ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, PORT, Shape, UNIX, UNLIMITED, WEB, beam, push, spec, tight,
+    ALONE, Ask, CHECK, DEPLOY, HTTP, IMMEDIATE, MIGRATE, PORT, Shape, UNIX, UNLIMITED, WEB, beam, push, spec,
+    tight,
 };
 
 /// The first point before a step of this kind.
@@ -98,6 +99,10 @@ fn stories() {
     golden("first_beam_push_fails", vec![], push(node, 1), Some(("check", Fault::Fail)), RolledBack);
     golden("remove_beam", vec![push(node, 1)], Ask::Remove, None, Committed);
     golden("rollback", vec![push(web, 1), push(web, 2)], Ask::Rollback(None), None, Committed);
+    let migrates = &spec(&[WEB, HTTP, DEPLOY, MIGRATE]);
+    golden("push_migrates", vec![push(migrates, 1)], push(migrates, 2), None, Committed);
+    let (first, reboot) = (vec![push(migrates, 1)], Some(("migrate", Fault::Reboot)));
+    golden("push_rebooted_while_it_migrates", first, push(migrates, 2), reboot, RolledBack);
     golden("remove", one(), Ask::Remove, None, Committed);
 }
 

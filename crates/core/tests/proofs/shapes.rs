@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use deployd_api::deployment::Verdict;
 use deployd_api::ids::{Digest, Label};
-use deployd_api::release::{Origin, ReleaseDocument};
+use deployd_api::release::ReleaseDocument;
 use deployd_api::spec::{Spec, Strategy, parse};
-use deployd_core::facts::{ArtifactFacts, Facts};
-use deployd_core::plan::{Plan, Planned, Request, plan};
+use deployd_core::facts::{ArtifactFacts, Facts, Platform};
+use deployd_core::plan::{Plan, Planned, Push, Request, plan};
 use deployd_core::state::AppState;
 
 use crate::driver::{AT, Run, Serving, tidy};
@@ -16,7 +16,17 @@ use crate::sim::Host;
 /// What is asked of a host.
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
-    Push { spec: String, build: u32, memory: u64 },
+    Push {
+        spec: String,
+        build: u32,
+        memory: u64,
+    },
+    /// The same with these processes only.
+    Place {
+        spec: String,
+        build: u32,
+        only: &'static [&'static str],
+    },
     Rollback(Option<u32>),
     Start,
     Stop,
@@ -44,6 +54,7 @@ pub(crate) const CHECK: &str = "[checks.up]\nkind = \"tcp\"\nlistener = \"http\"
 pub(crate) const QUIET: &str = "[deploy]\nmonitor = \"0s\"\nmin_healthy = \"0s\"\n";
 pub(crate) const DEPLOY: &str = "[deploy]\n";
 pub(crate) const IMMEDIATE: &str = "[deploy]\nstrategy = \"immediate\"\n";
+pub(crate) const MIGRATE: &str = "[migrate]\ncommand = \"bin/web migrate\"\n";
 pub(crate) const UNLIMITED: &str = "[deploy]\ndrain_timeout = \"unlimited\"\n";
 
 pub(crate) fn spec(parts: &[&str]) -> String {
@@ -82,6 +93,9 @@ pub(crate) fn facts(state: &AppState, memory: u64, host: &Host, beam: bool) -> F
         base_port: 20_000,
         keep: 5,
         epmd: host.epmd(&state.app),
+        platform: Platform::default(),
+        secrets: BTreeMap::new(),
+        unsealed: BTreeMap::new(),
     }
 }
 
@@ -107,13 +121,19 @@ pub(crate) fn try_planned(ask: &Ask, state: &AppState, host: &Host) -> Option<Pl
     }
 }
 
+pub(crate) fn document(spec: &str, build: u32) -> ReleaseDocument {
+    ReleaseDocument::new(Digest::of(&build.to_be_bytes()), spec_of(spec))
+}
+
 fn asked(ask: &Ask, state: &AppState, host: &Host) -> Result<Planned, Box<deployd_api::error::ErrorBody>> {
     let beam = matches!(ask, Ask::Push { spec, .. } if spec.contains("bin/beam"));
     let (request, memory) = match ask {
         Ask::Push { spec, build, memory } => {
-            let document = ReleaseDocument::new(Digest::of(&build.to_be_bytes()), spec_of(spec));
-            let origin = Origin::default();
-            (Request::Push { document: Box::new(document), strategy: None, origin }, *memory)
+            (Request::Push(Box::new(Push::new(document(spec, *build), None))), *memory)
+        }
+        Ask::Place { spec, build, only } => {
+            let only: Vec<_> = only.iter().map(|p| p.parse().unwrap()).collect();
+            (Request::Push(Box::new(Push::new(document(spec, *build), Some(&only)))), PLENTY)
         }
         Ask::Rollback(to) => (Request::Rollback { to: to.map(|n| Label::new(n).unwrap()) }, PLENTY),
         Ask::Start => (Request::Start, PLENTY),
@@ -230,6 +250,8 @@ pub(crate) fn all() -> Vec<Shape> {
         }
     }
     changes(&mut add);
+    migrations(&mut add);
+    placements(&mut add);
     out
 }
 
@@ -280,5 +302,37 @@ fn changes(add: &mut impl FnMut(String, Vec<Ask>, Ask, Serving)) {
                 add(format!("{name}: while stopped"), vec![push(a, 1), Ask::Stop], push(b, 2), wait);
             }
         }
+    }
+}
+
+/// Releases that migrate before anything of them is seen.
+fn migrations(add: &mut impl FnMut(String, Vec<Ask>, Ask, Serving)) {
+    for (how, deploy) in [("", DEPLOY), (", immediate", IMMEDIATE), (", unlimited", UNLIMITED)] {
+        let wait = if deploy == IMMEDIATE { Serving::MayWait } else { Serving::Always };
+        let s = &spec(&[WEB, HTTP, CHECK, deploy, MIGRATE]);
+        let n = |what: &str| format!("migrates{how}: {what}");
+        add(n("first push"), vec![], push(s, 1), wait);
+        add(n("push over live"), vec![push(s, 1)], push(s, 2), wait);
+        add(n("push of a kept build"), vec![push(s, 1), push(s, 2)], push(s, 1), wait);
+        add(n("rollback"), vec![push(s, 1), push(s, 2)], Ask::Rollback(None), wait);
+        if deploy == DEPLOY {
+            add(n("same push while stopped"), vec![push(s, 1), Ask::Stop], push(s, 1), wait);
+            add(n("push without memory"), vec![push(s, 1)], tight(s, 2), wait);
+        }
+    }
+}
+
+/// One release of which the host gets other processes.
+fn placements(add: &mut impl FnMut(String, Vec<Ask>, Ask, Serving)) {
+    for (how, deploy) in [("", DEPLOY), (", immediate", IMMEDIATE), (", unlimited", UNLIMITED)] {
+        let wait = if deploy == IMMEDIATE { Serving::MayWait } else { Serving::Always };
+        let s = &spec(&[WEB, HTTP, JOB, CHECK, deploy, MIGRATE]);
+        let only = |build, only| Ask::Place { spec: s.clone(), build, only };
+        let n = |what: &str| format!("placed{how}: {what}");
+        add(n("more of what is live"), vec![only(1, &["web"])], push(s, 1), wait);
+        add(n("less of what is live"), vec![push(s, 1)], only(1, &["web"]), wait);
+        add(n("more of what is kept"), vec![only(1, &["web"]), push(s, 2)], push(s, 1), wait);
+        add(n("other parts"), vec![push(s, 1), only(1, &["web"])], push(s, 1), wait);
+        add(n("rollback from it"), vec![only(1, &["web"]), push(s, 2)], Ask::Rollback(None), wait);
     }
 }

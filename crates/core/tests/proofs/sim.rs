@@ -47,6 +47,10 @@ pub(crate) struct Host {
     wakes: BTreeMap<String, String>,
     processes: BTreeMap<String, Process>,
     agent: BTreeMap<String, u32>,
+    /// Units of migrations that ran in this boot and were not cleared.
+    migrations: BTreeSet<String>,
+    /// How often each migration ran.
+    applied: BTreeMap<String, u32>,
 }
 
 /// What can be compared between two hosts that went different ways.
@@ -59,6 +63,7 @@ pub(crate) struct Summary {
     pub(crate) processes: Vec<String>,
     pub(crate) listening: Vec<String>,
     pub(crate) groups: BTreeMap<String, Vec<String>>,
+    pub(crate) migrations: BTreeSet<String>,
 }
 
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -273,6 +278,7 @@ impl Host {
         self.pid1.clear();
         self.agent.clear();
         self.program.clear();
+        self.migrations.clear();
         self.reap();
         let Some(text) = self.files.get(&units::path(target)).cloned() else { return };
         for unit in text.lines().filter_map(|l| l.strip_prefix("Wants=")) {
@@ -302,6 +308,7 @@ impl Host {
             processes: processes.map(|(u, p)| format!("{u} {:?}", p.life)).collect(),
             listening: self.pid1.keys().cloned().collect(),
             groups: self.groups.iter().map(|(g, m)| (g.clone(), m.iter().map(name).collect())).collect(),
+            migrations: self.migrations.clone(),
         }
     }
 
@@ -339,6 +346,10 @@ impl Host {
                     self.files.remove(program);
                 }
             }
+            Action::Migrate { unit, words, surroundings, .. } => {
+                self.migrate(unit, words, &surroundings.tree)?
+            }
+            Action::ClearMigration { unit } => drop(self.migrations.remove(unit)),
             Action::Steer { sockets, to, .. } => return self.steer(sockets, *to, state),
             Action::OpenListener { socket, .. } => {
                 let id = self.open(&socket.unit)?;
@@ -395,6 +406,22 @@ impl Host {
             | Action::Relay { .. } => {}
         }
         Ok(vec![])
+    }
+
+    /// One that is there is waited for.
+    fn migrate(&mut self, unit: &str, words: &[String], tree: &str) -> Result<(), String> {
+        if !self.trees.contains(tree) || self.users.is_empty() {
+            return Err(format!("{words:?} has no files or no user"));
+        }
+        if self.migrations.insert(unit.to_owned()) {
+            *self.applied.entry(unit.to_owned()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// How often each migration ran, whatever became of it.
+    pub(crate) fn applied(&self) -> &BTreeMap<String, u32> {
+        &self.applied
     }
 
     /// The rule of the agent: the position among those recorded members that listen.
