@@ -45,7 +45,7 @@ pub(crate) async fn follow(
         if !back_off.wait().await {
             return Err(error.unwrap_or_else(|| silent(deployment)));
         }
-        match client.get::<Deployment>(&format!("/deployments/{}", deployment.id)).await {
+        match client.get::<Deployment>(&format!("/apps/{}/deployments/{}", deployment.app, deployment.id)).await {
             Ok(now) => {
                 view.agent_back();
                 if let Some(end) = read_rest(client, &now, until, &mut after, view).await? {
@@ -71,7 +71,7 @@ fn silent(deployment: &Deployment) -> CtlError {
 }
 
 fn stream(deployment: &Deployment, after: u64) -> String {
-    format!("/deployments/{}/events?after={after}", deployment.id)
+    format!("/apps/{}/deployments/{}/events?after={after}", deployment.app, deployment.id)
 }
 
 async fn read_events(

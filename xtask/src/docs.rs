@@ -11,6 +11,7 @@ use deployd_api::error::ErrorCode;
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::{Digest, Label, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
+use deployd_api::schema;
 use deployd_core::state::{Release, Tag};
 use deployd_core::units::{self, Activation};
 use deployd_tests::package::repository;
@@ -42,7 +43,12 @@ path = "/health"
 
 /// Writes every page, or compares it.
 pub(crate) fn docs(check: bool) -> Result<()> {
-    let pages = [("errors.md", errors()), ("units.md", example_units()?)];
+    let pages = [
+        ("errors.md", errors()),
+        ("units.md", example_units()?),
+        ("openapi.json", pretty(&schema::openapi())),
+        ("release.schema.json", pretty(&schema::release_document())),
+    ];
     for (name, text) in pages {
         let path = repository().join("docs/reference").join(name);
         if check {
@@ -57,6 +63,10 @@ pub(crate) fn docs(check: bool) -> Result<()> {
     if check { reference::check() } else { Ok(()) }
 }
 
+fn pretty(document: &serde_json::Value) -> String {
+    format!("{document:#}\n")
+}
+
 fn errors() -> String {
     let mut out = format!("{NOTICE}# Error codes and exit codes\n\n## Exit codes of `deployd-ctl`\n\n");
     out.push_str("An API: scripts and CI may depend on them.\n\n| exit | meaning |\n|---|---|\n");
@@ -66,13 +76,19 @@ fn errors() -> String {
     out.push_str(
         "\n## Error codes\n\nThe body of every refused call, and of a deployment that did not end as asked: \
          `{code, message, subject, causes: [[heading, text]], hint, retryable}`; `subject` is the name of what it is \
-         about (a check, an instance), if it has one.\n\n\
-         | code | meaning | HTTP | exit | retry may help |\n|---|---|---|---|---|\n",
+         about (a check, an instance), if it has one. `hint` says what to do here and now and is never empty; *next* \
+         is what there is to do in general.\n\n\
+         | code | meaning | next | HTTP | exit | retry may help |\n|---|---|---|---|---|---|\n",
     );
     for code in ErrorCode::ALL {
         let retry = if code.retryable() { "yes" } else { "no" };
         let (status, exit) = (code.http_status(), code.exit() as u8);
-        let _ = writeln!(out, "| `{code}` | {} | {status} | {exit} | {retry} |", code.meaning());
+        let _ = writeln!(
+            out,
+            "| `{code}` | {} | {} | {status} | {exit} | {retry} |",
+            code.meaning(),
+            code.next().replace('|', "\\|")
+        );
     }
     out
 }

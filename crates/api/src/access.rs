@@ -18,6 +18,7 @@ const HOST_URI: &str = "deployd://host/";
 
 /// A right that a certificate gives.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub enum Role {
     /// Sees everything but secrets, changes nothing.

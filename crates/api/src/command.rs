@@ -14,6 +14,7 @@ pub const FRAME_MAX: usize = 256 << 10;
 
 /// What is to be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CommandRequest {
     /// Client-made id.
@@ -36,6 +37,7 @@ pub struct CommandRequest {
 
 /// What happens when the caller goes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandKind {
     /// `exec`: it ends with its caller.
@@ -46,6 +48,7 @@ pub enum CommandKind {
 
 /// A terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Terminal {
     /// `$TERM`.
@@ -56,6 +59,7 @@ pub struct Terminal {
 
 /// The size of a terminal; also the content of [`FrameKind::Resize`], as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Size {
     /// Lines.
@@ -91,6 +95,7 @@ impl FrameKind {
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum CommandEnd {
     /// It exited.

@@ -11,8 +11,9 @@ use crate::release::Origin;
 use crate::secret::SecretName;
 use crate::spec::{Spec, Strategy};
 
-/// `POST /v1/uploads`: what an artifact consists of.
+/// `POST /v1/apps/{app}/uploads`: what an artifact consists of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UploadRequest {
     /// The app it is for.
@@ -23,10 +24,11 @@ pub struct UploadRequest {
 
 /// The answer: what is missing. An upload of the same manifest resumes: its id is the artifact's digest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UploadAnswer {
     /// The artifact's digest, and the id of the upload.
     pub artifact: Digest,
-    /// Contents that this host lacks, to be sent to `PUT /v1/uploads/{app}/{artifact}`.
+    /// Contents that this host lacks, to be sent to `PUT /v1/apps/{app}/uploads/{artifact}`.
     pub missing: Vec<Digest>,
     /// How many files the artifact has.
     pub files: u64,
@@ -36,6 +38,7 @@ pub struct UploadAnswer {
 
 /// `POST /v1/apps/{app}/deployments`: make this release live. `POST …/plan` takes the same body.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PushRequest {
     /// Client-made id; a repeat returns the same deployment.
@@ -69,6 +72,7 @@ pub struct PushRequest {
 
 /// `POST /v1/apps/{app}/plan`: the same, with the manifest, and nothing is changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
     /// The files of the artifact.
@@ -91,6 +95,7 @@ pub struct PlanRequest {
 
 /// Whether a deployment runs the spec's migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Migrate {
     /// On this host, before it switches.
@@ -109,6 +114,7 @@ impl Migrate {
 
 /// What a push would do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlanAnswer {
     /// The app.
     pub app: AppName,
@@ -156,6 +162,7 @@ fn first() -> Label {
 
 /// One changed key of the spec or environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConfigChange {
     /// The key: an environment variable or a dotted key of the spec.
     pub key: String,
@@ -169,6 +176,7 @@ pub struct ConfigChange {
 
 /// `POST /v1/apps/{app}/rollback`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// Client-made id.
@@ -183,6 +191,7 @@ pub struct RollbackRequest {
 
 /// `POST /v1/apps/{app}/start|stop|restart`, `DELETE /v1/apps/{app}`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperateRequest {
     /// Client-made id.
@@ -194,6 +203,7 @@ pub struct OperateRequest {
 
 /// What a deployment is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A new release.
@@ -225,6 +235,7 @@ impl std::fmt::Display for Kind {
 
 /// How a deployment ended. Always one of these four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Done, and stays.
@@ -250,6 +261,7 @@ impl std::fmt::Display for Verdict {
 
 /// A deployment as seen from outside.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Deployment {
     /// Its id.
     pub id: DeploymentId,

@@ -1,4 +1,4 @@
-//! The events of a deployment, numbered from 1, as `GET /v1/deployments/{id}/events` streams them
+//! The events of a deployment, numbered from 1, as `GET /v1/apps/{app}/deployments/{id}/events` streams them
 //! (NDJSON, one object a line; `?after=SEQ` resumes).
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use crate::ids::{Label, Timestamp};
 
 /// One event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Number in the deployment, from 1; equal to the journal row that caused it.
     pub seq: u64,
@@ -21,6 +22,7 @@ pub struct Event {
 
 /// Which step of a plan, and what it does to what: readers need not take texts apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StepInfo {
     /// Index in the plan, from 0.
     pub step: u32,
@@ -39,6 +41,7 @@ pub struct StepInfo {
 
 /// What happened. Readers ignore types that they do not know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum What {
     /// The plan is durable; the deployment will end in a verdict.

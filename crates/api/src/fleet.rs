@@ -11,6 +11,7 @@ use crate::spec::Strategy;
 
 /// `GET /v1/host`: what a host is and has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostInfo {
     /// Its name: that of its certificate, else of its config, else its own.
     pub host: String,
@@ -46,6 +47,7 @@ pub struct HostInfo {
 
 /// A certificate, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CertificateInfo {
     /// Serial number, in hexadecimal digits.
     pub serial: String,
@@ -60,6 +62,7 @@ pub const LEASE_HEADER: &str = "deployd-lease";
 
 /// `POST /v1/apps/{app}/lease`: take the deploy lock of an app, or renew it (the same `id`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRequest {
     /// Client-made id: of the rollout that wants it.
@@ -79,6 +82,7 @@ pub const LEASE_TTL_MS: u64 = 15_000;
 
 /// A lease that is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lease {
     /// The rollout that holds it.
     pub id: DeploymentId,
@@ -98,6 +102,7 @@ pub struct Lease {
 
 /// What becomes of hosts that are live already when another one fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
     /// They go back too: one release serves everywhere.
@@ -109,6 +114,7 @@ pub enum OnFailure {
 
 /// How far a rollout got, as the ctl that drives it last wrote it down. What each host did is its own record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RolloutState {
     /// Files are being sent; no host has switched.
@@ -125,6 +131,7 @@ pub enum RolloutState {
 
 /// `PUT /v1/apps/{app}/rollout`, `GET` of the same: the fleet moving to one release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// Its id; also that of its lease.
@@ -155,6 +162,7 @@ pub struct Rollout {
 
 /// A host of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RolloutHost {
     /// Its name.

@@ -44,6 +44,8 @@ macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[a-z](-?[a-z0-9])*$", "maxLength" = 20)))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -114,6 +116,8 @@ name_type!(
 /// The name of a host in `fleet.toml` and in its certificate, where it is a DNS name: `[a-z0-9]([a-z0-9-]*[a-z0-9])?`,
 /// at most 63 characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength" = 63)))]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
 
@@ -162,6 +166,8 @@ impl fmt::Display for HostName {
 
 /// The label of a release, `v42`: short, ordered, given once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^v[1-9][0-9]*$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Label(u32);
 
@@ -220,6 +226,8 @@ impl fmt::Display for Label {
 
 /// A BLAKE3 digest, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[0-9a-f]{64}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
@@ -288,6 +296,8 @@ impl From<Digest> for String {
 
 /// The client-made id of a mutating call. Sending the same id again returns the same deployment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[A-Za-z0-9-]{16,64}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct DeploymentId(String);
 
@@ -341,6 +351,7 @@ impl fmt::Display for DeploymentId {
 
 /// A moment, in milliseconds since the Unix epoch. Time is always an argument: nothing here reads a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 

@@ -10,7 +10,9 @@
 //! | [`deployment`] | requests that change something, plans, verdicts |
 //! | [`event`] | the numbered events of a deployment, as streamed in NDJSON |
 //! | [`access`] | roles, and what a call needs |
+//! | [`route`] | every route: path, need, types |
 //! | [`fleet`] | what a host is, leases, rollouts |
+//! | `schema` | OpenAPI and JSON Schema (feature `schema` only) |
 //! | [`secret`] | names and values of secrets |
 //! | [`command`] | `exec` and `run` over an upgraded connection |
 //! | [`needs`] | what an artifact needs of a host |
@@ -32,6 +34,9 @@ pub mod ids;
 pub mod manifest;
 pub mod needs;
 pub mod release;
+pub mod route;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod secret;
 pub mod spec;
 pub mod status;

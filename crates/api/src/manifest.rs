@@ -14,6 +14,7 @@ pub const ENTRIES_MAX: usize = 500_000;
 
 /// One path of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Relative path, `/` between parts, UTF-8, no `.` or `..` part.
@@ -24,6 +25,7 @@ pub struct Entry {
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum EntryKind {
     /// A regular file.
@@ -46,6 +48,7 @@ pub enum EntryKind {
 
 /// The sorted entries of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Manifest {
     entries: Vec<Entry>,

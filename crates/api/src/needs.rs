@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the dynamically linked programs and libraries of an artifact need together.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Needs {
     /// Programs and libraries of another kind than an ELF file of one architecture: what was found, by file.
@@ -25,6 +26,7 @@ pub struct Needs {
 
 /// Something needed, and a file of the artifact that needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Named {
     /// What.

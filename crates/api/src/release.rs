@@ -13,6 +13,7 @@ pub const FORMAT: u32 = 1;
 
 /// Code, spec, environment: one unit. Serialised with sorted keys and hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseDocument {
     /// Always [`FORMAT`].
@@ -42,6 +43,7 @@ impl ReleaseDocument {
 
 /// Who made a release, from what.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Origin {
     /// Who pushed: an operator's name.
@@ -53,6 +55,7 @@ pub struct Origin {
 
 /// The state of a release on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReleaseState {
     /// On trial.
@@ -78,6 +81,7 @@ impl std::fmt::Display for ReleaseState {
 
 /// A row of `releases`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReleaseRow {
     /// Its label.
     pub label: Label,

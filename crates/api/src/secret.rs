@@ -21,6 +21,8 @@ pub const ALL_MAX: usize = 512 << 10;
 
 /// The name of a secret, and of the variable that it becomes: `[A-Za-z_][A-Za-z0-9_]{0,63}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[A-Za-z_][A-Za-z0-9_]{0,63}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct SecretName(String);
 
@@ -70,6 +72,7 @@ impl fmt::Display for SecretName {
 
 /// A value: bytes that are wiped when dropped and never printed. Base64 on the wire.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct SecretValue(Zeroizing<Vec<u8>>);
 
@@ -112,6 +115,7 @@ impl From<SecretValue> for String {
 
 /// `POST /v1/apps/{app}/secrets`: set and remove, at once. The app may not be known yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecretsRequest {
     /// New values, with the version that every host gives them.
@@ -127,6 +131,7 @@ pub struct SecretsRequest {
 
 /// A new value of a secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewSecret {
     /// 1 + the highest version on any host; a host refuses one that it has already.
@@ -141,6 +146,7 @@ pub struct NewSecret {
 
 /// `GET /v1/apps/{app}/secrets`: a secret without its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SecretRow {
     /// Its name.
     pub name: SecretName,

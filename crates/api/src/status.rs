@@ -8,6 +8,7 @@ use crate::release::Origin;
 
 /// `GET /v1/apps/{app}`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AppStatus {
     /// The app.
     pub app: AppName,
@@ -33,6 +34,7 @@ pub struct AppStatus {
 
 /// A process group of one release.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessStatus {
     /// The release.
     pub label: Label,
@@ -58,6 +60,7 @@ pub struct ProcessStatus {
 
 /// What a release on a host is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// It has the traffic.
@@ -72,6 +75,7 @@ pub enum Role {
 
 /// One running copy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InstanceStatus {
     /// Number, from 1.
     pub number: u32,
@@ -99,6 +103,7 @@ pub struct InstanceStatus {
 
 /// `GET /v1/doctor`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DoctorReport {
     /// The host's name.
     pub host: String,
@@ -120,6 +125,7 @@ pub struct DoctorReport {
 
 /// One thing that `doctor` found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// How bad.
     pub severity: Severity,
@@ -135,6 +141,7 @@ pub struct Finding {
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Something does not work.
@@ -145,6 +152,7 @@ pub enum Severity {
 
 /// A line of `GET /v1/apps/{app}/logs` (NDJSON).
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogLine {
     /// When.
     pub at: Timestamp,

@@ -23,14 +23,15 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<ExitCode, CtlError> {
             hint: format!("to go back to the release before: {CTL} rollback -a {app}"),
         });
     };
-    context.client.tell(Method::POST, &format!("/deployments/{}/abort", deployment.id)).await?;
+    let path = format!("/apps/{app}/deployments/{}/abort", deployment.id);
+    context.client.tell(Method::POST, &path).await?;
     context.on_interrupt(format!("detached; {} goes on undoing: {CTL} status -a {app}", context.host));
     let replaces = deployment.replaces.filter(|_| deploy::moves(deployment.kind));
     let subject = Subject { host: context.host.clone(), label: deployment.label, replaces };
     let mut view = View::new(context.printer, subject);
     let end = follow::follow(&context.client, &deployment, WaitFor::Committed, &mut view).await?;
     if context.printer.is_json() {
-        let path = format!("/deployments/{}", deployment.id);
+        let path = format!("/apps/{app}/deployments/{}", deployment.id);
         let now: Deployment = Client::patiently(|| context.client.get(&path)).await?;
         context.printer.json(&now)?;
     }

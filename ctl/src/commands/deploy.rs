@@ -91,7 +91,7 @@ pub(crate) async fn conclude(
     let end = follow::follow(&context.client, deployment, wait.until, &mut view).await?;
     let code = follow::exit(&end);
     if context.printer.is_json() {
-        let path = format!("/deployments/{}", deployment.id);
+        let path = format!("/apps/{}/deployments/{}", deployment.app, deployment.id);
         let now: Deployment = Client::patiently(|| context.client.get(&path)).await?;
         context.printer.json(&now)?;
     }

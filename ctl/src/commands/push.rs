@@ -177,7 +177,8 @@ async fn upload(
     let mut back_off = BackOff::new();
     let mut first = None;
     loop {
-        let ask = || context.client.call::<UploadAnswer>(Method::POST, "/uploads", &request);
+        let uploads = format!("/apps/{app}/uploads");
+        let ask = || context.client.call::<UploadAnswer>(Method::POST, &uploads, &request);
         let answer = Client::patiently(ask).await?;
         let total = sizes(&answer.missing);
         let first = *first.get_or_insert(total);
@@ -186,7 +187,7 @@ async fn upload(
             view.sent(first, took);
             return Ok(answer.artifact);
         }
-        let path = format!("/uploads/{app}/{}", answer.artifact);
+        let path = format!("/apps/{app}/uploads/{}", answer.artifact);
         match send(context, &path, &request.manifest, answer.missing, dir, total, view).await {
             // The push itself is refused (`upload_incomplete`) if anything is missing all the same.
             Ok(()) => {

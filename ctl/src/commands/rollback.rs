@@ -53,7 +53,7 @@ async fn conclude_undo(
 ) -> Result<ExitCode, CtlError> {
     let end = follow::follow(&context.client, push, WaitFor::Committed, view).await?;
     if context.printer.is_json() {
-        let path = format!("/deployments/{}", push.id);
+        let path = format!("/apps/{}/deployments/{}", push.app, push.id);
         let now: Deployment = Client::patiently(|| context.client.get(&path)).await?;
         context.printer.json(&now)?;
     }

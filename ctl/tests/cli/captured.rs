@@ -3,7 +3,7 @@
 //!
 //! The files are answers of the API of a host with the fixture app: two releases that replace one another
 //! under 12 connections, and a third whose check `deep` fails. To make them anew, deploy the same on a host
-//! (docs/testing.md) and save what `-o json` and `/v1/deployments/ID/events` give.
+//! (docs/testing.md) and save what `-o json` and `/v1/apps/APP/deployments/ID/events` give.
 
 use serde_json::Value;
 

@@ -8,10 +8,10 @@ use super::captured;
 use super::{assert_lines, command, project, run};
 
 const ID: &str = "5386c07198757a5bbfeee6fa2cdb4815";
-const UPLOAD: &str = "POST /uploads";
+const UPLOAD: &str = "POST /apps/shop/uploads";
 const PLAN: &str = "POST /apps/shop/plan";
 const DEPLOY: &str = "POST /apps/shop/deployments";
-const EVENTS: &str = "GET /deployments/5386c07198757a5bbfeee6fa2cdb4815/events?after=";
+const EVENTS: &str = "GET /apps/shop/deployments/5386c07198757a5bbfeee6fa2cdb4815/events?after=";
 
 fn plan() -> Value {
     captured::value("plan")
@@ -59,7 +59,7 @@ fn agent_for(name: &str) -> Agent {
     agent
         .ok(PLAN, plan())
         .ok(UPLOAD, upload(vec![digest]))
-        .ok(&format!("PUT /uploads/shop/{artifact}"), json!({}))
+        .ok(&format!("PUT /apps/shop/uploads/{artifact}"), json!({}))
         .on(DEPLOY, Answer::Json(202, begun(name)));
     agent
 }
@@ -98,7 +98,7 @@ async fn success_in_ci() {
     assert_eq!(run.code, 0);
     // What went over the wire: one frame, with the content and its digest.
     let artifact = Digest::of(b"artifact");
-    let frames = agent.bodies(&format!("PUT /uploads/shop/{artifact}"));
+    let frames = agent.bodies(&format!("PUT /apps/shop/uploads/{artifact}"));
     let want = [Digest::of(b"hello").as_bytes().as_slice(), &5_u64.to_le_bytes(), b"hello"].concat();
     assert_eq!(frames, [want]);
     let push: Value = serde_json::from_slice(&agent.bodies(DEPLOY)[0]).unwrap();
@@ -278,8 +278,8 @@ async fn an_abort_in_json_is_the_deployment() {
             status["deployment"] = begun("failed_check");
             status
         })
-        .ok(&format!("POST /deployments/{ID}/abort"), json!({}))
-        .ok(&format!("GET /deployments/{ID}"), deployment(&ended))
+        .ok(&format!("POST /apps/shop/deployments/{ID}/abort"), json!({}))
+        .ok(&format!("GET /apps/shop/deployments/{ID}"), deployment(&ended))
         .on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
     let run = run(&agent, &["--local", "-q", "abort", "-a", "shop", "-o", "json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), deployment(&ended));
@@ -377,7 +377,7 @@ async fn an_agent_that_restarts_is_waited_for() {
     let agent = agent();
     agent
         .on(&format!("{EVENTS}0"), Answer::Cut(until_switched()))
-        .ok(&format!("GET /deployments/{ID}"), deployment(&json!({})))
+        .ok(&format!("GET /apps/shop/deployments/{ID}"), deployment(&json!({})))
         .on(&format!("{EVENTS}28"), Answer::Lines(live()));
     let run = run(&agent, &PUSH).await;
     let rest = [
@@ -398,7 +398,7 @@ async fn a_deployment_that_ended_while_the_agent_was_away_is_told() {
     let ended = deployment(&json!({"verdict": "rolled-back", "failure": failure}));
     agent
         .on(&format!("{EVENTS}0"), Answer::Cut(until_switched()))
-        .ok(&format!("GET /deployments/{ID}"), ended)
+        .ok(&format!("GET /apps/shop/deployments/{ID}"), ended)
         .on(&format!("{EVENTS}28"), Answer::Lines(Vec::new()));
     let run = run(&agent, &PUSH).await;
     assert_eq!((run.code, run.stdout.as_str()), (4, ""));
@@ -444,7 +444,7 @@ async fn json_is_the_deployment_as_it_ended() {
     let ended = deployment(&json!({"live": true, "step": null}));
     agent
         .on(&format!("{EVENTS}0"), Answer::Lines(live()))
-        .ok(&format!("GET /deployments/{ID}"), ended.clone());
+        .ok(&format!("GET /apps/shop/deployments/{ID}"), ended.clone());
     let run = run(&agent, &["--local", "-q", "-o", "json", "push", "out"]).await;
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), ended);
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));

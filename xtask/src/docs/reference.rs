@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use deployd_api::route::ROUTES;
 use deployd_tests::package::repository;
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ pub(super) fn check() -> Result<()> {
         missing("spec.md", "spec key", &spec_keys()?)?,
         missing("cli.md", "word of deployd-ctl", &ctl_words()?)?,
         missing("config.md", "config key", &config_keys()?)?,
-        missing("api.md", "route", &routes(&source("agent/src/http/mod.rs")?))?,
+        missing("api.md", "route", &ROUTES.iter().map(ToString::to_string).collect())?,
         missing("api.md", "kind of event", &event_kinds(&source("crates/api/src/event.rs")?))?,
     ]
     .concat();
@@ -116,16 +117,6 @@ fn output(words: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// `POST /v1/apps`, from the router.
-fn routes(source: &str) -> BTreeSet<String> {
-    let calls = source.split(".route(").skip(1).filter_map(|rest| {
-        let (path, rest) = rest.split_once(',')?;
-        let (method, _) = rest.trim_start().split_once('(')?;
-        Some(format!("{} {}", method.to_uppercase(), path.trim().trim_matches('"')))
-    });
-    calls.collect()
-}
-
 /// The variants of `What`, as they are written on the wire.
 fn event_kinds(source: &str) -> BTreeSet<String> {
     let body = source.split("pub enum What {").nth(1).unwrap_or_default();
@@ -168,8 +159,6 @@ mod tests {
         let set = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<String>>();
         let keys = "const A: Keys = Keys { known: &[\"app\", \"env\"], later: &[\"build\"] };";
         assert_eq!(known_keys(keys), set(&["app", "env"]));
-        let router = ".route(\"/v1/apps\", get(list))\n        .route(\"/v1/apps/{app}\", delete(remove))";
-        assert_eq!(routes(router), set(&["GET /v1/apps", "DELETE /v1/apps/{app}"]));
         let events = "pub enum What {\n    /// The plan.\n    Accepted {\n        steps: u32,\n    },\n    StepDone,\n}\n    Other";
         assert_eq!(event_kinds(events), set(&["accepted", "step-done"]));
         let help = "Usage: x\n\nCommands:\n  push  Make\n  help  Print\n\nOptions:\n  -a, --app <APP>  The app\n      --wait <U>\n";

@@ -25,6 +25,7 @@ pub use units::{parse_duration, parse_size, split_words};
 
 /// A span of time in whole milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Millis(pub u64);
 
@@ -43,6 +44,7 @@ impl From<Millis> for Duration {
 
 /// How an app runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// The app's name.
@@ -70,6 +72,7 @@ pub struct Spec {
 
 /// `[migrate]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Migration {
     /// The command's words, as those of a process; its user, sandbox and environment are those of the first
@@ -81,6 +84,7 @@ pub struct Migration {
 
 /// What the spec says of secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
     /// A push is refused while one of these is not set.
@@ -100,6 +104,7 @@ impl Secrets {
 
 /// A process group: one command, run `instances` times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Process {
     /// The command's words, unquoted; `exec[0]` is relative to the release root, absolute, or found in PATH.
@@ -134,6 +139,7 @@ pub struct Process {
 
 /// A listening socket that PID 1 owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Where clients connect.
@@ -146,6 +152,7 @@ pub struct Listener {
 
 /// Where a listener listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Address {
     /// `:PORT`: one dual-stack socket on `[::]`.
@@ -237,6 +244,7 @@ impl std::fmt::Display for Address {
 
 /// How a program gets its listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Handoff {
     /// Both of the next two: whichever the program uses.
@@ -277,6 +285,7 @@ impl Handoff {
 
 /// A health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Check {
     /// What it does.
@@ -295,6 +304,7 @@ pub struct Check {
 
 /// What a check does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CheckKind {
     /// An HTTP/1.1 request to the candidate on its real port.
@@ -337,6 +347,7 @@ pub enum CheckKind {
 
 /// What a check decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Gate {
     /// Both: it must pass before traffic, and keep passing while the deployment is watched.
@@ -362,6 +373,7 @@ impl Gate {
 
 /// How releases replace one another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Deploy {
     /// Which way.
@@ -378,6 +390,7 @@ pub struct Deploy {
 
 /// Which way releases replace one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// Start the new one, check it, give it the traffic, drain the old one.
@@ -388,6 +401,7 @@ pub enum Strategy {
 
 /// How long draining may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Drain {
     /// At most this long; what is open then is cut, and counted.

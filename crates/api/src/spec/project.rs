@@ -37,6 +37,7 @@ pub struct Build {
 
 /// Hosts of a fleet: a group or host by name, or a label `region=fra`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub enum Selector {
     /// A group, or a host.
