@@ -27,7 +27,7 @@ use deployd_api::error::{ErrorBody, ErrorCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -51,7 +51,7 @@ const PEM: &str = "application/x-pem-file";
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     line: Arc<Line>,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Client {
@@ -75,14 +75,12 @@ impl Client {
     }
 
     /// The same agent, and the same connection, with a header on every call.
-    pub(crate) fn with_header(&self, name: &'static str, value: &str) -> Result<Self, CtlError> {
-        let value = HeaderValue::from_str(value)
-            .map_err(|e| CtlError::Wire { during: format!("header {name}"), source: e.into() })?;
-        let name = HeaderName::from_static(name);
+    #[cfg_attr(not(test), expect(dead_code, reason = "calls under a lease use it"))]
+    pub(crate) fn with_header(&self, name: &'static str, value: String) -> Self {
         let mut client = self.clone();
         client.headers.retain(|(known, _)| *known != name);
         client.headers.push((name, value));
-        Ok(client)
+        client
     }
 
     /// One request. `path` begins after the version: `/apps/shop`.
@@ -130,11 +128,11 @@ impl Client {
             .method(method)
             .uri(format!("/v{API_VERSION}{path}"))
             .header(HOST, "deployd")
-            .header(CONTENT_TYPE, kind)
-            .body(body)
-            .map_err(|e| CtlError::Wire { during, source: e.into() })?;
-        request.headers_mut().extend(self.headers.iter().cloned().map(|(n, v)| (Some(n), v)));
-        Ok(request)
+            .header(CONTENT_TYPE, kind);
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        request.body(body).map_err(|e| CtlError::Wire { during, source: e.into() })
     }
 
     async fn answered(&self, request: Request<Body>) -> Result<Response<Incoming>, CtlError> {

@@ -12,13 +12,13 @@
 //!
 //! The key of the CA never stands unencrypted on a disk.
 
-// pub(crate) mod authority;
+pub(crate) mod authority;
 pub(crate) mod facts;
 pub(crate) mod home;
 mod identity;
-// pub(crate) mod issued;
-// pub(crate) mod passphrase;
-// pub(crate) mod sealed;
+pub(crate) mod issued;
+pub(crate) mod passphrase;
+pub(crate) mod sealed;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 
