@@ -139,7 +139,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Every app of the host, also in the folder of one
+    /// Every app of the hosts, also in the folder of one
     #[arg(long, conflicts_with = "app")]
     pub(crate) all: bool,
 }
@@ -148,7 +148,10 @@ pub(crate) struct Status {
 pub(crate) struct Help {
     /// What to explain
     #[arg(value_name = "VERB|all|spec")]
-    pub(crate) topic: Option<String>,
+    pub(crate) topic: Vec<String>,
+    /// Every verb, in groups
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -236,7 +239,10 @@ pub(crate) struct Logs {
     /// Only this level and worse
     #[arg(long, value_enum)]
     pub(crate) level: Option<Level>,
-    /// Only this one: web@1
+    /// Only these hosts: web1
+    #[arg(long = "host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// Only this one: web@1, web, or web1/web@1 of one host
     #[arg(long, value_name = "NAME")]
     pub(crate) instance: Option<String>,
     /// Only this release

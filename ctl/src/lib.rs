@@ -33,7 +33,6 @@ mod table;
 
 use std::ffi::OsString;
 
-use clap::Parser;
 use deployd_api::exit::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -44,7 +43,8 @@ use crate::printer::Printer;
 
 /// Runs one command line to its exit code.
 pub fn run(arguments: &[OsString]) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    hint::set_reach(hint::Reach::of(foreign::is_local(arguments)));
+    let cli = match help::parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return refuse_arguments(&error, arguments),
     };
