@@ -49,6 +49,18 @@ impl Client {
         path: &str,
         body: Body,
     ) -> Result<Response<Incoming>, CtlError> {
+        self.send_with(method, path, "content-type", "application/json", body).await
+    }
+
+    /// A body that is no JSON: it comes with a header that says what it is.
+    pub(crate) async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        header: &'static str,
+        value: &'static str,
+        body: Body,
+    ) -> Result<Response<Incoming>, CtlError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| CtlError::Connect { path: self.socket.clone(), source })?;
@@ -62,7 +74,7 @@ impl Client {
             .method(method)
             .uri(format!("/v{API_VERSION}{path}"))
             .header("host", "deployd")
-            .header("content-type", "application/json")
+            .header(header, value)
             .body(body)
             .map_err(|e| CtlError::Wire { during: during.clone(), source: e.into() })?;
         let response = sender.send_request(request).await.map_err(lost)?;
