@@ -1,17 +1,20 @@
-//! A folder as an artifact: its manifest, and the content that an upload sends.
+//! A folder as an artifact: its manifest, and (in [`send`]) the content that an upload sends.
 //!
 //! Links are kept as links and never followed, special files are refused, and a file that changes
 //! between hashing and sending is noticed: what arrives is what the manifest says.
 
+mod send;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use deployd_api::ids::Digest;
 use deployd_api::manifest::{Entry, EntryKind, InvalidManifest, Manifest};
 use nix::fcntl::OFlag;
+
+pub(crate) use send::{ENCODING, Part, send_contents};
 
 /// Why a folder cannot be pushed.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,8 @@ pub(crate) enum ArtifactError {
     Name { path: PathBuf },
     #[error("{} changed while it was pushed", path.display())]
     Changed { path: PathBuf },
+    #[error("cannot compress what is sent")]
+    Compress(#[source] io::Error),
     #[error("{} has no files", path.display())]
     Empty { path: PathBuf },
     #[error(transparent)]
@@ -109,66 +114,11 @@ fn open_regular(path: &Path) -> Result<(File, fs::Metadata), ArtifactError> {
     Ok((file, metadata))
 }
 
-/// Bytes read and sent at once.
-const CHUNK: usize = 256 * 1024;
-
-/// Hands the frames of these contents (`digest | size | content`) to `send`, which says whether to go on.
-pub(crate) fn send_contents(
-    root: &Path,
-    manifest: &Manifest,
-    missing: &[Digest],
-    mut send: impl FnMut(Bytes) -> bool,
-) -> Result<(), ArtifactError> {
-    let wanted: std::collections::HashSet<&Digest> = missing.iter().collect();
-    let mut sent = std::collections::HashSet::new();
-    for (path, size, digest) in manifest.files() {
-        if !wanted.contains(&digest) || !sent.insert(digest) {
-            continue;
-        }
-        let mut header = digest.as_bytes().to_vec();
-        header.extend_from_slice(&size.to_le_bytes());
-        if !send(header.into()) || !send_file(&root.join(path), size, digest, &mut send)? {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// Sends one file and checks that it still is what was hashed.
-fn send_file(
-    path: &Path,
-    size: u64,
-    digest: Digest,
-    send: &mut impl FnMut(Bytes) -> bool,
-) -> Result<bool, ArtifactError> {
-    let (file, _) = open_regular(path)?;
-    let mut file = file.take(size);
-    let mut hasher = blake3::Hasher::new();
-    let mut rest = size;
-    while rest > 0 {
-        let mut chunk = vec![0; CHUNK.min(usize::try_from(rest).unwrap_or(CHUNK))];
-        let read = file.read(&mut chunk).map_err(read_error(path))?;
-        if read == 0 {
-            break;
-        }
-        chunk.truncate(read);
-        hasher.update(&chunk);
-        rest -= read as u64;
-        if !send(chunk.into()) {
-            return Ok(false);
-        }
-    }
-    if rest > 0 || Digest::from_bytes(*hasher.finalize().as_bytes()) != digest {
-        return Err(ArtifactError::Changed { path: path.to_owned() });
-    }
-    Ok(true)
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn folder() -> tempfile::TempDir {
+    pub(super) fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("bin/empty")).unwrap();
         fs::create_dir_all(dir.path().join(".git")).unwrap();
@@ -203,23 +153,5 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("out")).unwrap();
         assert!(matches!(scan(dir.path()), Err(ArtifactError::Invalid(_))));
         assert!(matches!(scan(&dir.path().join("bin/empty")), Err(ArtifactError::Empty { .. })));
-    }
-
-    #[test]
-    fn equal_content_is_sent_once_and_changes_are_noticed() {
-        let dir = folder();
-        let manifest = scan(dir.path()).unwrap();
-        let digest = Digest::of(b"hello");
-        let mut sent = Vec::new();
-        let mut collect = |bytes: Bytes| {
-            sent.extend_from_slice(&bytes);
-            true
-        };
-        send_contents(dir.path(), &manifest, &[digest], &mut collect).unwrap();
-        let want = [digest.as_bytes().as_slice(), &5_u64.to_le_bytes(), b"hello"].concat();
-        assert_eq!(sent, want);
-        fs::write(dir.path().join("bin/a"), "other").unwrap();
-        let outcome = send_contents(dir.path(), &manifest, &[digest], |_| true);
-        assert!(matches!(outcome, Err(ArtifactError::Changed { .. })));
     }
 }

@@ -75,7 +75,6 @@ impl Client {
     }
 
     /// The same agent, and the same connection, with a header on every call.
-    #[cfg_attr(not(test), expect(dead_code, reason = "calls under a lease use it"))]
     pub(crate) fn with_header(&self, name: &'static str, value: String) -> Self {
         let mut client = self.clone();
         client.headers.retain(|(known, _)| *known != name);

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_ENCODING;
 use deployd_api::deployment::{UploadAnswer, UploadRequest};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Digest};
@@ -18,6 +20,7 @@ use super::answer::{Answer, body, id};
 use crate::effects::release_failed;
 use crate::observe;
 use crate::store::disk::{Need, Reservation};
+use crate::store::releases::Encoding;
 
 /// How long a push that sends nothing keeps its room.
 const IDLE_MAX: Duration = Duration::from_hours(1);
@@ -88,15 +91,26 @@ pub(super) async fn begin(State(api): State<Api>, bytes: Bytes) -> Answer<Upload
 pub(super) async fn receive(
     State(api): State<Api>,
     Path((app, artifact)): Path<(String, String)>,
+    headers: HeaderMap,
     content: Body,
 ) -> Answer<serde_json::Value> {
     let (app, artifact): (AppName, Digest) = (id(&app)?, id(&artifact)?);
+    let encoding = encoding(&headers)?;
     let stream = content.into_data_stream().map_err(std::io::Error::other);
     let reader = StreamReader::new(stream);
     let on_disk = |part| api.reserved.used(&app, artifact, part);
-    let received = api.supervisor.host().releases.receive(&app, artifact, reader, on_disk).await;
+    let received = api.supervisor.host().releases.receive(&app, artifact, encoding, reader, on_disk).await;
     let received = received.map_err(|e| release_failed(&e))?;
     Ok(Json(serde_json::json!({ "files": received.files, "bytes": received.bytes })))
+}
+
+/// How the body is encoded; one that is not known is refused before a byte of it is read.
+fn encoding(headers: &HeaderMap) -> Result<Encoding, ErrorBody> {
+    let word = headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("unreadable"));
+    Encoding::of_header(word).ok_or_else(|| {
+        let message = format!("uploads of the encoding {:?} are not understood", word.unwrap_or_default());
+        ErrorBody::new(ErrorCode::BadRequest, message, "send the files as they are, or as zstd")
+    })
 }
 
 fn ending() -> ErrorBody {

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Instant;
 
-use bytes::Bytes;
 use deployd_api::deployment::{
     Deployment, Kind, Migrate, PlanAnswer, PlanRequest, PushRequest, UploadAnswer, UploadRequest, Verdict,
 };
@@ -23,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::deploy::{self, begin};
 use super::{Context, plan};
-use crate::artifact::{self, ArtifactError};
+use crate::artifact::{self, ArtifactError, Part};
 use crate::cli::{Progress, Push};
 use crate::client::{BackOff, Client};
 use crate::error::CtlError;
@@ -175,24 +174,23 @@ async fn upload(
         request.manifest.files().filter(|(_, _, d)| seen.remove(d)).map(|(_, size, _)| size).sum()
     };
     let mut back_off = BackOff::new();
-    let mut first = None;
+    let mut wire = 0;
     loop {
         let uploads = format!("/apps/{app}/uploads");
         let ask = || context.client.call::<UploadAnswer>(Method::POST, &uploads, &request);
         let answer = Client::patiently(ask).await?;
         let total = sizes(&answer.missing);
-        let first = *first.get_or_insert(total);
         if answer.missing.is_empty() {
             let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            view.sent(first, took);
+            view.sent(wire, took);
             return Ok(answer.artifact);
         }
         let path = format!("/apps/{app}/uploads/{}", answer.artifact);
-        match send(context, &path, &request.manifest, answer.missing, dir, total, view).await {
+        match send(context, &path, &request.manifest, answer.missing, dir, (total, &mut wire), view).await {
             // The push itself is refused (`upload_incomplete`) if anything is missing all the same.
             Ok(()) => {
                 let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                view.sent(first, took);
+                view.sent(wire, took);
                 return Ok(answer.artifact);
             }
             Err(error) if error.is_absence() && back_off.wait().await => {}
@@ -201,49 +199,52 @@ async fn upload(
     }
 }
 
-/// One `PUT` of all missing contents; files are read on another thread.
+/// One `PUT` of all missing contents, compressed; files are read on another thread. `wire` counts what went out.
 async fn send(
     context: &Context<'_>,
     path: &str,
     manifest: &Manifest,
     missing: Vec<Digest>,
     dir: &Path,
-    total: u64,
+    (total, wire): (u64, &mut u64),
     view: &mut View<'_>,
 ) -> Result<(), CtlError> {
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(READ_AHEAD);
+    let (sender, receiver) = mpsc::channel::<Result<Part, std::io::Error>>(READ_AHEAD);
     let (manifest, dir) = (manifest.clone(), dir.to_owned());
     let reader = tokio::task::spawn_blocking(move || -> Result<(), ArtifactError> {
-        let outcome = artifact::send_contents(&dir, &manifest, &missing, |bytes| {
-            sender.blocking_send(Ok(bytes)).is_ok()
-        });
+        let outcome =
+            artifact::send_contents(&dir, &manifest, &missing, |part| sender.blocking_send(Ok(part)).is_ok());
         if outcome.is_err() {
             // An error in the body cuts the request short, so that nothing wrong is taken for whole.
             let _ = sender.blocking_send(Err(std::io::Error::other("the artifact changed")));
         }
         outcome
     });
-    let (counter, mut counted) = mpsc::unbounded_channel::<u64>();
+    let (counter, mut counted) = mpsc::unbounded_channel::<(usize, u64)>();
     let frames = ReceiverStream::new(receiver).map(move |chunk| {
-        chunk.map(|bytes| {
+        chunk.map(|part| {
             // Nobody counts any more when the view is gone.
-            let _ = counter.send(bytes.len() as u64);
-            Frame::data(bytes)
+            let _ = counter.send((part.wire.len(), part.read));
+            Frame::data(part.wire)
         })
     });
     let body = BodyExt::boxed(StreamBody::new(frames));
-    let request = context.client.send(Method::PUT, path, body);
+    let client = context.client.with_header("content-encoding", artifact::ENCODING.to_owned());
+    let request = client.send(Method::PUT, path, body);
     tokio::pin!(request);
-    let mut sent = 0;
     let outcome = loop {
         tokio::select! {
             outcome = &mut request => break outcome,
-            Some(bytes) = counted.recv() => {
-                sent += bytes;
-                view.sending(sent, total);
+            Some((bytes, read)) = counted.recv() => {
+                *wire += bytes as u64;
+                view.sending(read, total);
             }
         }
     };
+    // The last parts may have been taken together with the answer.
+    while let Ok((bytes, _)) = counted.try_recv() {
+        *wire += bytes as u64;
+    }
     // The reader knows best why the request broke.
     match reader.await {
         Ok(Err(error)) => Err(error.into()),

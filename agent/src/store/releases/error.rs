@@ -7,6 +7,7 @@ use deployd_api::error::ErrorCode;
 use deployd_api::ids::Digest;
 use deployd_api::manifest::InvalidManifest;
 
+use super::encoding::EncodingError;
 use super::frames::FrameError;
 use crate::store::atomic::AtomicError;
 
@@ -59,6 +60,9 @@ pub enum ReleaseError {
     /// The stream of files broke off or is not of the form.
     #[error("failed to read the stream of files")]
     Frame(#[from] FrameError),
+    /// The stream is not of its encoding.
+    #[error("failed to decode the stream of files")]
+    Encoding(#[from] EncodingError),
     /// The upload itself could not be read.
     #[error("failed to read the upload")]
     Upload(#[source] io::Error),
@@ -150,12 +154,15 @@ impl ReleaseError {
             | Self::TooLarge
             | Self::UnknownContent { .. }
             | Self::WrongSize { .. }
-            | Self::Repeated { .. } => ErrorCode::ArtifactInvalid,
+            | Self::Repeated { .. }
+            | Self::Encoding(EncodingError::Garbage(_)) => ErrorCode::ArtifactInvalid,
             Self::Mount { .. } => ErrorCode::SpecInvalid,
             Self::DigestMismatch { .. } => ErrorCode::DigestMismatch,
-            Self::Incomplete { .. } | Self::NotBegun { .. } | Self::Frame(_) | Self::Upload(_) => {
-                ErrorCode::UploadIncomplete
-            }
+            Self::Incomplete { .. }
+            | Self::NotBegun { .. }
+            | Self::Frame(_)
+            | Self::Encoding(EncodingError::CutShort)
+            | Self::Upload(_) => ErrorCode::UploadIncomplete,
             Self::TreeExists { .. } => ErrorCode::NameTaken,
             Self::NoTree { .. } => ErrorCode::ReleaseNotFound,
             Self::NotAsSealed { .. }

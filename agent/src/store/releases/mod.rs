@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`staging`] | begins a push: which contents are missing |
 //! | [`frames`] | the wire form of many files in one stream |
+//! | [`encoding`] | that stream compressed |
 //! | [`receive`] | takes that stream, verifying as it writes |
 //! | [`seal`] | builds the tree and gives it its name |
 //! | [`verify`] | compares a tree with its manifest |
@@ -24,6 +25,7 @@
 //! Everything here survives a kill at any instant: the same call again goes on. A path is never followed
 //! through a link. Nothing here decides which releases are kept; the driver does.
 
+pub mod encoding;
 pub mod error;
 pub mod frames;
 pub mod mounts;
@@ -47,6 +49,7 @@ use std::str::FromStr;
 
 use deployd_api::ids::{AppName, Digest, InvalidId, Label};
 
+pub use encoding::Encoding;
 pub use error::ReleaseError;
 
 /// The release trees of a host. Cheap to clone; its calls block, save [`Releases::receive`].
@@ -173,5 +176,7 @@ fn entry_names(folder: &Path) -> Result<Vec<String>, ReleaseError> {
     Ok(names)
 }
 
+#[cfg(test)]
+mod compressed;
 #[cfg(test)]
 mod tests;

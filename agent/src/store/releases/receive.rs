@@ -1,8 +1,8 @@
 //! Takes the stream of files of a push: every content is hashed while it is written, and gets its name
 //! only when it is what it claims to be and durable.
 //!
-//! Memory is bounded by one buffer and a short list of open files, whatever is sent. What was completed
-//! before a connection broke is kept. Called by the API's upload handler.
+//! Memory is bounded by one buffer, the window of a compressed stream and a short list of open files, whatever
+//! is sent. What was completed before a connection broke is kept. Called by the API's upload handler.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -14,6 +14,7 @@ use deployd_api::ids::{AppName, Digest};
 use nix::fcntl::renameat;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::encoding::{Encoding, Inflate};
 use super::error::ReleaseError;
 use super::frames::{Decoder, Header, Piece};
 use super::staging::{INCOMING, OBJECTS, on_blocks, open};
@@ -45,12 +46,13 @@ impl Releases {
         &self,
         app: &AppName,
         artifact: Digest,
+        encoding: Encoding,
         mut from: impl AsyncRead + Unpin,
         on_disk: impl Fn(Need),
     ) -> Result<Received, ReleaseError> {
         let mut told_of = Need::default();
         let (releases, app) = (self.clone(), app.clone());
-        let mut receiver = blocking(move || releases.receiver(&app, artifact)).await?;
+        let mut receiver = blocking(move || releases.receiver(&app, artifact, encoding)).await?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES);
         loop {
             let end = match fill(&mut from, &mut buffer).await {
@@ -76,7 +78,12 @@ impl Releases {
     }
 
     /// A receiver for the contents of an artifact that was begun. It blocks.
-    pub fn receiver(&self, app: &AppName, artifact: Digest) -> Result<Receiver, ReleaseError> {
+    pub fn receiver(
+        &self,
+        app: &AppName,
+        artifact: Digest,
+        encoding: Encoding,
+    ) -> Result<Receiver, ReleaseError> {
         let sizes = manifests::contents(&self.staged_manifest(app, artifact)?)?;
         let staging = self.staging(app, artifact);
         Ok(Receiver {
@@ -85,6 +92,7 @@ impl Releases {
             shown: staging,
             sizes,
             seen: HashSet::new(),
+            inflate: if encoding == Encoding::Zstd { Some(Inflate::new()?) } else { None },
             decoder: Decoder::default(),
             current: None,
             pending: Vec::new(),
@@ -126,6 +134,8 @@ pub struct Receiver {
     shown: PathBuf,
     sizes: HashMap<Digest, u64>,
     seen: HashSet<Digest>,
+    /// Only when the stream is compressed.
+    inflate: Option<Inflate>,
     decoder: Decoder,
     current: Option<Current>,
     pending: Vec<Complete>,
@@ -155,6 +165,13 @@ struct Complete {
 impl Receiver {
     /// Takes the next bytes of the stream. After an error the receiver must be dropped.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), ReleaseError> {
+        let Some(mut inflate) = self.inflate.take() else { return self.feed_frames(bytes) };
+        let out = inflate.feed(bytes, |part| self.feed_frames(part));
+        self.inflate = Some(inflate);
+        out
+    }
+
+    fn feed_frames(&mut self, bytes: &[u8]) -> Result<(), ReleaseError> {
         let mut decoder = std::mem::take(&mut self.decoder);
         let out = decoder.feed(bytes, |piece| match piece {
             Piece::Begin(header) => self.begin(header),
@@ -169,6 +186,9 @@ impl Receiver {
     pub fn finish(mut self) -> Result<Received, ReleaseError> {
         self.settle()?;
         self.decoder.finish()?;
+        if let Some(inflate) = &self.inflate {
+            inflate.finish()?;
+        }
         Ok(self.received)
     }
 

@@ -57,7 +57,7 @@ impl Host {
     }
 
     fn send(&self, artifact: Digest, stream: &[u8]) -> Result<receive::Received, ReleaseError> {
-        let mut receiver = self.releases.receiver(&self.app, artifact)?;
+        let mut receiver = self.releases.receiver(&self.app, artifact, Encoding::Raw)?;
         // In odd parts, as a network would.
         for part in stream.chunks(37) {
             receiver.feed(part)?;
@@ -332,7 +332,7 @@ async fn an_upload_that_breaks_off_is_taken_up_where_it_stood() {
     let stream = encode(&[A, &big]);
     let cut = stream[..500_000].to_vec();
     let broken = tokio_test_reader(cut, Some(std::io::ErrorKind::ConnectionReset));
-    let out = host.releases.receive(&host.app, artifact, broken, |_| ()).await;
+    let out = host.releases.receive(&host.app, artifact, Encoding::Raw, broken, |_| ()).await;
     assert!(matches!(out, Err(ReleaseError::Upload(_))), "{out:?}");
     assert_eq!(host.begin(&manifest).digests, [Digest::of(&big)], "what was complete is kept");
     let (mut client, server) = tokio::io::duplex(1000);
@@ -343,7 +343,7 @@ async fn an_upload_that_breaks_off_is_taken_up_where_it_stood() {
         let sum = on_disk.get();
         on_disk.set(Need { bytes: sum.bytes + part.bytes, inodes: sum.inodes + part.inodes });
     };
-    let received = host.releases.receive(&host.app, artifact, server, count).await.unwrap();
+    let received = host.releases.receive(&host.app, artifact, Encoding::Raw, server, count).await.unwrap();
     sender.await.unwrap().unwrap();
     assert_eq!(on_disk.get(), Need { bytes: 700_416, inodes: 1 }, "told once, in whole blocks");
     assert_eq!((received.files, received.bytes), (1, 700_000));
@@ -372,7 +372,7 @@ fn a_full_disk_is_told_and_leaves_nothing_half_written() {
     let missing = releases.begin(&app, &manifest).unwrap();
     let ledger = crate::store::disk::Reservations::new(disk.0.path().to_owned(), 0);
     assert!(ledger.reserve(missing.need).is_err(), "the preflight would have said so");
-    let mut receiver = releases.receiver(&app, missing.artifact).unwrap();
+    let mut receiver = releases.receiver(&app, missing.artifact, Encoding::Raw).unwrap();
     receiver.feed(&encode(&[A])).unwrap();
     let error = receiver.feed(&encode(&[&big])).unwrap_err();
     assert_eq!(error.code(), deployd_api::error::ErrorCode::DiskLow, "{error:?}");
@@ -405,7 +405,7 @@ fn child_that_pushes_and_removes() {
         return;
     }
     let missing = releases.begin(&app, &second()).unwrap();
-    let mut receiver = releases.receiver(&app, missing.artifact).unwrap();
+    let mut receiver = releases.receiver(&app, missing.artifact, Encoding::Raw).unwrap();
     if !missing.digests.is_empty() {
         receiver.feed(&encode(&[b"new"])).unwrap();
     }
