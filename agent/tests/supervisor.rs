@@ -113,6 +113,7 @@ impl Observer for Pretender {
             base_port: 20_000,
             keep: 5,
             epmd: Epmd::Missing,
+            credentials: deployd_core::secrets::Form::Sealed,
         })
     }
 

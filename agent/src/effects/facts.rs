@@ -27,6 +27,7 @@ impl Observer for RealHost {
         let spec = wanted(request, &state);
         let artifact = match request {
             Request::Push { document, .. } => {
+                self.secrets.prepare(&state.app, document).await?;
                 self.artifact(&state.app, document.artifact, &document.spec).await?
             }
             _ => None,
@@ -54,6 +55,7 @@ impl Observer for RealHost {
             base_port,
             keep: self.settings.keep,
             epmd: super::epmd::needed(&state.app)?,
+            credentials: self.secrets.form(),
             state,
         })
     }
@@ -241,6 +243,7 @@ mod tests {
             size: 0,
             runs: 1,
             base_port: 0,
+            secrets: None,
         }
     }
 

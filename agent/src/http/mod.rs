@@ -7,6 +7,7 @@ mod answer;
 mod apps;
 mod deployments;
 mod logs;
+mod secrets;
 mod serve;
 mod uploads;
 
@@ -51,6 +52,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/apps/{app}/restart", post(apps::restart))
         .route("/v1/apps/{app}/releases", get(apps::releases))
         .route("/v1/apps/{app}/releases/{label}/clear", post(apps::clear))
+        .route("/v1/apps/{app}/secrets", get(secrets::list).post(secrets::change))
         .route("/v1/apps/{app}/logs", get(logs::lines))
         .route("/v1/deployments/{id}", get(deployments::get))
         .route("/v1/deployments/{id}/events", get(deployments::events))

@@ -54,6 +54,17 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE apps (app TEXT PRIMARY KEY, state TEXT NOT NULL, updated_ms INTEGER NOT NULL) STRICT;
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE uids (uid INTEGER PRIMARY KEY, app TEXT NOT NULL, given_ms INTEGER NOT NULL) STRICT;
+", "
+    CREATE TABLE secrets (
+        app TEXT NOT NULL,
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL CHECK (version >= 1),
+        set_ms INTEGER NOT NULL,
+        set_by TEXT NOT NULL,
+        removed INTEGER NOT NULL,
+        recovery TEXT,
+        PRIMARY KEY (app, name)
+    ) STRICT, WITHOUT ROWID;
 "];
 
 /// What the opener wants to do.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use deployd_api::ids::{ProcessName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::secrets::Form;
 use crate::state::AppState;
 
 /// A host, as seen for one plan.
@@ -37,6 +38,9 @@ pub struct Facts {
     pub keep: usize,
     /// The unit of the host's epmd.
     pub epmd: Epmd,
+    /// How credentials stand on this host.
+    #[serde(default)]
+    pub credentials: Form,
 }
 
 /// Who needs the unit of the host's epmd.

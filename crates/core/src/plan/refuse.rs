@@ -16,6 +16,7 @@ fn refuse(code: ErrorCode, message: String, hint: String) -> Refusal {
 pub(super) fn refuse_push(document: &ReleaseDocument, strategy: Strategy, facts: &Facts) -> Refusal {
     refuse_names(facts)?;
     refuse_bad(document, facts)?;
+    crate::secrets::refuse_clash(document)?;
     refuse_ports(&document.spec, facts)?;
     let Some(artifact) = &facts.artifact else {
         let message =

@@ -82,6 +82,7 @@ pub(crate) fn facts(state: &AppState, memory: u64, host: &Host, beam: bool) -> F
         base_port: 20_000,
         keep: 5,
         epmd: host.epmd(&state.app),
+        credentials: deployd_core::secrets::Form::Sealed,
     }
 }
 
