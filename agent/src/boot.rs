@@ -17,6 +17,7 @@ use crate::host::lender::{LENDER_SOCKET, Lender};
 use crate::host::systemd::Systemd;
 use crate::host::{facts, fdstore};
 use crate::http::{self, Api};
+use crate::secrets::Vault;
 use crate::store::Store;
 use crate::store::atomic;
 use crate::store::disk::Reservations;
@@ -81,8 +82,10 @@ async fn host(
     let releases = Releases::open(&settings.state_dir, app_states).context("failed to open the releases")?;
     let apps_dir = settings.state_dir.join("apps");
     let systemd = Systemd::connect().await.context("failed to reach systemd")?;
+    let vault = Vault::new(store.clone(), Some(systemd.clone()), apps_dir.clone(), settings.secrets);
     Ok(RealHost {
         systemd,
+        secrets: vault,
         lender,
         held: Held::new(borrowed.listeners),
         carrying: Carrying::default(),

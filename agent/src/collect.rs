@@ -87,8 +87,9 @@ async fn collect(supervisor: &Arc<Supervisor<RealHost>>) -> Result<(), ErrorBody
     let calls = supervisor.store().collect_aliases(before).await.map_err(|e| store_failed(&e))?;
     let pushes = collect_staging(supervisor).await?;
     let runtimes = collect_runtimes(supervisor).await?;
-    if calls + pushes + runtimes > 0 {
-        info!(pushes, runtimes, calls, "collected what nobody uses");
+    let secrets = collect_secrets(supervisor).await?;
+    if calls + pushes + runtimes + secrets > 0 {
+        info!(pushes, runtimes, calls, secrets, "collected what nobody uses");
     }
     Ok(())
 }
@@ -115,6 +116,18 @@ async fn collect_staging(supervisor: &Arc<Supervisor<RealHost>>) -> Result<usize
             Ok::<_, crate::store::releases::ReleaseError>(collected)
         };
         collected += on_disk(work).await?.map_err(|e| step_failed(&e))?;
+    }
+    Ok(collected)
+}
+
+/// Sealed secrets that no release can come back with. While a deployment runs its plan may name some.
+async fn collect_secrets(supervisor: &Arc<Supervisor<RealHost>>) -> Result<usize, ErrorBody> {
+    let mut collected = 0;
+    for (app, state) in supervisor.apps().await {
+        let Some(_idle) = supervisor.keep_idle(&app).await else { continue };
+        let state = state.lock().await.clone();
+        let kept = state.releases.values().filter(|r| r.is_kept()).map(|r| &r.document);
+        collected += supervisor.host().secrets.prune(&app, kept).await?;
     }
     Ok(collected)
 }

@@ -6,6 +6,7 @@
 //! | tidying | [`collect`]: what an earlier life left, and what nobody uses |
 //! | deploying | [`supervisor`]: requests, one deployment an app; [`driver`]: the loop; [`janitor`]: what drains |
 //! | the host | [`effects`]: one short arm an action; [`host`]: D-Bus, sockets, probes, users |
+//! | secrets | [`secrets`]: the vault |
 //! | on disk | [`store`]: journal, app states, release trees; [`config`] |
 //! | the API | [`http`]: routes; [`view`]: deployments and events as seen from outside; [`observe`]: status, doctor |
 //!
@@ -23,6 +24,7 @@ pub mod http;
 pub mod janitor;
 pub mod observe;
 pub mod recover;
+pub mod secrets;
 pub mod store;
 pub mod supervisor;
 pub mod view;

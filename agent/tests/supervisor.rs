@@ -116,6 +116,7 @@ impl Observer for Pretender {
             platform: Platform::default(),
             secrets: BTreeMap::new(),
             unsealed: BTreeMap::new(),
+            credentials: deployd_core::secrets::Form::Sealed,
         })
     }
 

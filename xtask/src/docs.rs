@@ -113,6 +113,7 @@ fn example_units() -> Result<String> {
         size: 0,
         runs: 1,
         base_port: 0,
+        secrets: None,
     };
     let of = Activation { tag: Tag { label: Label::FIRST, run: 1 }, release: &release };
     let mut out =

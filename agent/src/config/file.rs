@@ -37,6 +37,8 @@ keys! {
     MarkPrefix = "mark_prefix";
     /// User ids that apps are given.
     UidRange = "uid_range";
+    /// How secrets stand on disk.
+    Secrets = "secrets";
     /// How much is logged.
     LogLevel = "log_level";
     /// The region that apps see in `DEPLOYD_REGION`.

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use deployd_api::spec::parse_size;
+use deployd_core::secrets::Form;
 
 use super::file::{ConfigError, ConfigErrors, Key, Value};
 use super::merge::{self, Merged, Source};
@@ -63,6 +64,8 @@ pub struct Settings {
     pub mark_prefix: u16,
     /// User ids that apps are given.
     pub uid_range: RangeInclusive<u32>,
+    /// How secrets stand on disk.
+    pub secrets: Form,
     /// How much is logged.
     pub log_level: LogLevel,
     /// The region that apps see, if any.
@@ -79,6 +82,7 @@ impl Default for Settings {
             keep_releases: DEFAULT_KEEP_RELEASES,
             mark_prefix: DEFAULT_MARK_PREFIX,
             uid_range: DEFAULT_UIDS,
+            secrets: Form::Sealed,
             log_level: LogLevel::Info,
             region: None,
             host_name: None,
@@ -120,6 +124,7 @@ impl Settings {
             Key::KeepReleases => self.keep_releases = number(value, 1, 1000)? as u32,
             Key::MarkPrefix => self.mark_prefix = number(value, 1, 0xffff)? as u16,
             Key::UidRange => self.uid_range = uid_range(text(value)?)?,
+            Key::Secrets => self.secrets = form(text(value)?)?,
             Key::LogLevel => self.log_level = log_level(text(value)?)?,
             Key::Region => self.region = Some(word(text(value)?)?),
             Key::HostName => self.host_name = Some(word(text(value)?)?),
@@ -166,6 +171,7 @@ impl Settings {
             Key::KeepReleases => self.keep_releases.to_string(),
             Key::MarkPrefix => format!("{:#06x}", self.mark_prefix),
             Key::UidRange => quoted(&format!("{}-{}", self.uid_range.start(), self.uid_range.end())),
+            Key::Secrets => quoted(FORMS[usize::from(self.secrets == Form::Plain)].0),
             Key::LogLevel => quoted(self.log_level.as_str()),
             Key::Region => quoted(self.region.as_deref()?),
             Key::HostName => quoted(self.host_name.as_deref()?),
@@ -224,6 +230,14 @@ fn uid_range(text: &str) -> Result<RangeInclusive<u32>, String> {
             "must be a range of user ids from {UID_FIRST} to {UID_LAST}, such as \"50000-59999\""
         )),
     }
+}
+
+/// How secrets may stand on disk, as it is written.
+const FORMS: [(&str, Form); 2] = [("sealed", Form::Sealed), ("plaintext-0600", Form::Plain)];
+
+fn form(text: &str) -> Result<Form, String> {
+    let found = FORMS.iter().find(|(word, _)| *word == text).map(|(_, form)| *form);
+    found.ok_or_else(|| "must be \"sealed\" or \"plaintext-0600\"".to_owned())
 }
 
 fn log_level(text: &str) -> Result<LogLevel, String> {

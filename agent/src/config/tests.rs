@@ -59,6 +59,7 @@ fn additions_win_in_order_of_name() {
          keep_releases = 9                        # agent.d/20-b.toml:1\n\
          mark_prefix = 0x0010                     # agent.d/10-a.toml:3\n\
          uid_range = \"50000-59999\"                # default\n\
+         secrets = \"sealed\"                       # default\n\
          log_level = \"debug\"                      # agent.toml:4\n\
          region = \"fra\"                           # agent.toml:3\n\
          # host_name                              # not set\n"
@@ -115,6 +116,7 @@ fn wrong_values_say_what_is_right() {
         ("uid_range = \"59999-50000\"", "50000-59999"),
         ("uid_range = \"50000-65534\"", "50000-59999"),
         ("uid_range = [1, 2]", "not a list"),
+        ("secrets = \"plain\"", "plaintext-0600"),
         ("log_level = \"loud\"", "\"trace\""),
         ("region = \"a b\"", "1 to 64"),
         ("host_name = true", "not a truth value"),

@@ -43,7 +43,7 @@ impl RealHost {
         let ran = self.systemd.run_transient(unit, &spec, Leftover::Stop).await;
         let outcome = ran.map_err(|e| step_failed(&e))?;
         let said = || outcome.output.lines().last().map(|l| format!(": {l}")).unwrap_or_default();
-        let words = command.join(" ");
+        let words = shown(command);
         Ok(match outcome.ended {
             Ended::Exited(0) => Sample::Pass,
             Ended::Exited(status) => Sample::Fail(format!("`{words}` exited with {status}{}", said())),
@@ -54,8 +54,15 @@ impl RealHost {
     }
 }
 
+/// The words as the spec has them: without the trampoline that gives them secrets.
+fn shown(command: &[String]) -> String {
+    let wrapped = command.first().is_some_and(|program| program.ends_with("/deployd-exec"));
+    let from = command.iter().position(|word| wrapped && word == "--").map_or(0, |at| at + 1);
+    command[from..].join(" ")
+}
+
 /// A directive of a unit file as a property on the bus: each has one there, of the same name.
-pub(super) fn property(setting: &Setting) -> Property {
+pub fn property(setting: &Setting) -> Property {
     let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
     let assign = |name: &str, value: &str| PropertyValue::List(vec![format!("{name}={value}")]);
     let value = match &setting.value {
@@ -70,6 +77,7 @@ pub(super) fn property(setting: &Setting) -> Property {
         Value::Allow(words) => PropertyValue::Filter(true, owned(words)),
         Value::Deny(words) => PropertyValue::Filter(false, owned(words)),
         Value::Bytes(bytes) => PropertyValue::Number(*bytes),
+        Value::Credential(id, path) => PropertyValue::Pairs(vec![(id.clone(), path.clone())]),
         Value::Mount(from, to) => PropertyValue::Mounts(vec![(from.clone(), to.clone(), false, 0)]),
         Value::Variable(name, value) | Value::Numbered(name, value) => assign(name, value),
     };

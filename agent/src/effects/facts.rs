@@ -18,7 +18,7 @@ use super::failure::{release_failed, step_failed};
 use super::files::blocking;
 use crate::driver::clock;
 use crate::host::{elf, facts, platform, users};
-use crate::store::secrets::{self, Versions};
+use crate::secrets::Versions;
 use crate::supervisor::{Claims, Observer};
 
 /// Where programs that are named without a path are looked for, as PID 1 does.
@@ -60,6 +60,7 @@ impl Observer for RealHost {
             platform: self.platform(request).await?,
             secrets,
             unsealed,
+            credentials: self.secrets.form(),
             state,
         })
     }
@@ -92,12 +93,13 @@ impl Observer for RealHost {
 impl RealHost {
     /// The versions that the app has, and what the request names and is not among what can be delivered.
     async fn secrets(&self, request: &Request, app: &AppName) -> Result<(Versions, Versions), ErrorBody> {
-        let failed = |e| crate::supervisor::store_failed(&e);
-        let current = secrets::current(&self.store, app).await.map_err(failed)?;
+        let current = self.secrets.versions(app).await?;
         let Request::Push(push) = request else { return Ok((current, Versions::new())) };
-        let named = &push.document.secrets;
-        let unsealed = secrets::unsealed(&self.store, app, named).await.map_err(failed)?;
-        Ok((current, unsealed))
+        let missing = self.secrets.missing(app, &push.document.secrets).await?;
+        if missing.is_empty() {
+            self.secrets.prepare(app, &push.document).await?;
+        }
+        Ok((current, missing))
     }
 
     /// What the programs of a push meet here.
@@ -272,6 +274,7 @@ mod tests {
             size: 0,
             runs: 1,
             base_port: 0,
+            secrets: None,
         }
     }
 

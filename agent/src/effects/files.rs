@@ -225,6 +225,7 @@ impl RealHost {
             }
         }
         self.systemd.daemon_reload().await.map_err(|e| step_failed(&e))?;
+        self.secrets.forget(app).await?;
         let (releases, app) = (self.releases.clone(), app.clone());
         let removed = blocking(move || releases.remove_app(&app)).await?.map_err(|e| release_failed(&e))?;
         let note = removed.leftovers.first().map(|(path, why)| format!("{} stays: {why}", path.display()));

@@ -4,7 +4,7 @@
 //! state is looked at for one thing, the order in which sockets joined their group.
 
 mod asked;
-mod command;
+pub mod command;
 mod counted;
 mod epmd;
 mod facts;
@@ -26,6 +26,7 @@ use self::sockets::Patience;
 use crate::driver::{Done, Port, Run};
 use crate::host::lender::Lender;
 use crate::host::systemd::Systemd;
+use crate::secrets::Vault;
 use crate::store::Store;
 use crate::store::disk::Reservations;
 use crate::store::releases::Releases;
@@ -53,6 +54,8 @@ pub struct RealHost {
     pub disk: Reservations,
     /// Uids.
     pub store: Store,
+    /// Secrets of apps.
+    pub secrets: Vault,
     /// Held while the host's epmd is made or removed: apps share it.
     pub epmd: tokio::sync::Mutex<()>,
     /// What the config says and the host is.

@@ -25,6 +25,14 @@ pub(crate) enum Error {
     TwoInputs(String, String),
     #[error("an argument or a variable holds a NUL byte")]
     Nul(#[source] std::ffi::NulError),
+    #[error("read the release's secrets")]
+    Credential(#[source] std::io::Error),
+    #[error("the release's secrets cannot be understood ({0}): set them again and push")]
+    Bundle(String),
+    #[error(
+        "the secret {0} holds a NUL byte and cannot be a variable: name it in [secrets] files of the spec"
+    )]
+    SecretNul(String),
     #[error("start {program}")]
     Exec { program: String, source: Errno },
     #[error("reach the agent at {}", path.display())]

@@ -1,9 +1,10 @@
 //! The trampoline, by subject. Only `bin/deployd-exec.rs` includes it.
 //!
-//! `arguments` what is asked; `run` + `descriptors` + `variables` start a program; `proxy` starts
+//! `arguments` what is asked; `run` + `descriptors` + `variables` + `credentials` start a program; `proxy` starts
 //! systemd-socket-proxyd; `lender` talks to the agent; `relay` moves leftover connections.
 
 mod arguments;
+mod credentials;
 mod descriptors;
 mod error;
 mod forward;

@@ -4,7 +4,7 @@
 //! systemd starts services (std's own exec would reset it), which is why this calls `execvpe` itself.
 
 use super::arguments::Run;
-use super::{Error, descriptors, variables};
+use super::{Error, credentials, descriptors, variables};
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 
@@ -12,7 +12,11 @@ use std::os::unix::ffi::OsStringExt as _;
 pub(crate) fn run(request: &Run) -> Result<(), Error> {
     let placed = descriptors::arrange(&request.listeners)?;
     let words = variables::words(request, &placed)?;
-    let environment = variables::environment(request, &placed, std::env::vars_os(), std::process::id())?;
+    let secrets = credentials::read(std::env::var_os("CREDENTIALS_DIRECTORY").as_ref())?;
+    // A secret wins: that the spec sets a variable of its name is refused before anything is started.
+    let own = std::env::vars_os().filter(|(name, _)| !secrets.iter().any(|(secret, _)| secret == name));
+    let own: Vec<_> = own.chain(secrets.clone()).collect();
+    let environment = variables::environment(request, &placed, own.into_iter(), std::process::id())?;
     let pairs = environment.into_iter().map(|(mut name, value)| {
         name.push("=");
         name.push(value);

@@ -9,6 +9,7 @@ mod deployments;
 mod leases;
 mod logs;
 mod rollouts;
+mod secrets;
 mod serve;
 mod uploads;
 
@@ -55,6 +56,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/apps/{app}/rollout", get(rollouts::show).put(rollouts::put))
         .route("/v1/apps/{app}/releases", get(apps::releases))
         .route("/v1/apps/{app}/releases/{label}/clear", post(apps::clear))
+        .route("/v1/apps/{app}/secrets", get(secrets::list).post(secrets::change))
         .route("/v1/apps/{app}/logs", get(logs::lines))
         .route("/v1/deployments/{id}", get(deployments::get))
         .route("/v1/deployments/{id}/events", get(deployments::events))

@@ -17,8 +17,9 @@ use deployd_core::state::{AppState, Release};
 
 use super::outline;
 use crate::effects::{RealHost, release_failed, step_failed};
+use crate::secrets::Versions;
+use crate::store::disk;
 use crate::store::releases::TreeName;
-use crate::store::{disk, secrets};
 use crate::supervisor::{Observer as _, Supervisor, store_failed};
 
 type Deployd = Arc<Supervisor<RealHost>>;
@@ -39,7 +40,7 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
         Ok(known) => known.lock().await.clone(),
         Err(_) => AppState::new(app.clone(), 0),
     };
-    let secrets = secrets::current(deployd.store(), &app).await.map_err(|e| store_failed(&e))?;
+    let secrets = deployd.host().secrets.versions(&app).await?;
     let push = push_of(request, &secrets);
     let asked = Request::Push(Box::new(push.clone()));
     let others = deployd.claims_beside(&state).await;
@@ -82,7 +83,7 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
 }
 
 /// The push that the plan is asked for: with the secrets that the app has now.
-fn push_of(request: PlanRequest, secrets: &secrets::Versions) -> Push {
+fn push_of(request: PlanRequest, secrets: &Versions) -> Push {
     let document = ReleaseDocument::new(request.manifest.digest(), request.spec);
     let document = ReleaseDocument { secrets: secrets.clone(), ..document };
     Push {

@@ -7,6 +7,7 @@
 //! | [`ballast`] | room kept back so that a full disk still reaches a verdict |
 //! | [`journal`] | deployments and their write-ahead records |
 //! | [`apps`] | app states, facts by key, user ids that are given once |
+//! | [`secrets`] | names and versions of secrets, never a value |
 //! | [`atomic`] | files that are written whole or not at all |
 //! | [`disk`] | free space, the reserve, what pushes have been promised |
 //! | [`releases`] | staging, receiving and sealing release trees |

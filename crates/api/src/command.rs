@@ -42,6 +42,8 @@ pub struct CommandRequest {
 pub enum CommandKind {
     /// `exec`: it ends with its caller.
     Exec,
+    /// `console`: as `exec`, of what the release has for it: `bin/NAME remote` of a BEAM release, else a shell.
+    Console,
     /// `run`: it goes on to its end; what it writes is in the app's logs as well.
     Run,
 }
@@ -93,6 +95,21 @@ impl FrameKind {
     }
 }
 
+/// Bytes before the content of a frame.
+pub const HEADER: usize = 5;
+
+/// What stands before the content of a frame.
+pub fn header(kind: FrameKind, length: u32) -> [u8; HEADER] {
+    let [a, b, c, d] = length.to_be_bytes();
+    [kind as u8, a, b, c, d]
+}
+
+/// The kind and length of the frame that begins so; `None` when it is none of ours.
+pub fn parse_header([kind, length @ ..]: [u8; HEADER]) -> Option<(FrameKind, usize)> {
+    let length = u32::from_be_bytes(length) as usize;
+    FrameKind::of(kind).filter(|_| length <= FRAME_MAX).map(|kind| (kind, length))
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -113,4 +130,23 @@ pub enum CommandEnd {
         /// Why.
         error: Box<crate::error::ErrorBody>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_survive_the_wire() {
+        for kind in
+            [FrameKind::Stdin, FrameKind::Stdout, FrameKind::Stderr, FrameKind::Resize, FrameKind::End]
+        {
+            for length in [0, 1, 255, 256, FRAME_MAX] {
+                let bytes = header(kind, u32::try_from(length).unwrap());
+                assert_eq!(parse_header(bytes), Some((kind, length)));
+            }
+        }
+        assert_eq!(parse_header(header(FrameKind::Stdin, u32::try_from(FRAME_MAX).unwrap() + 1)), None);
+        assert_eq!(parse_header([5, 0, 0, 0, 0]), None);
+    }
 }

@@ -19,6 +19,10 @@ pub const VALUE_MAX: usize = 64 << 10;
 /// Most bytes that all values of an app may have together: systemd's limit for one credential is 1 MiB.
 pub const ALL_MAX: usize = 512 << 10;
 
+/// Names that mean something to systemd, the shell or deployd (`secrets` is the credential of all of them).
+const RESERVED: [&str; 7] =
+    ["PATH", "HOME", "SHELL", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "INVOCATION_ID", "secrets"];
+
 /// The name of a secret, and of the variable that it becomes: `[A-Za-z_][A-Za-z0-9_]{0,63}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -44,7 +48,7 @@ impl FromStr for SecretName {
         if !s.bytes().all(word) || s.as_bytes()[0].is_ascii_digit() {
             return fail("only letters, digits and _ are allowed, and no digit at the beginning");
         }
-        if ["LISTEN_", "DEPLOYD_", "LD_"].iter().any(|p| s.starts_with(p)) || ["PATH", "HOME"].contains(&s) {
+        if ["LISTEN_", "DEPLOYD_", "LD_"].iter().any(|p| s.starts_with(p)) || RESERVED.contains(&s) {
             return fail("this name has a meaning of its own for systemd or deployd");
         }
         Ok(Self(s.to_owned()))
@@ -158,6 +162,9 @@ pub struct SecretRow {
     pub by: String,
     /// Whether the live release has this version.
     pub live: bool,
+    /// Whether it was unset: its version is kept, so that no later value ever has the same one.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 #[cfg(test)]
@@ -179,7 +186,9 @@ mod tests {
         for good in ["A", "DATABASE_URL", "_x9", "PORT"] {
             assert!(good.parse::<SecretName>().is_ok(), "{good}");
         }
-        for bad in ["", "9A", "A-B", "A B", "LD_PRELOAD", "LISTEN_FDS", "DEPLOYD_APP", "PATH", "A=B"] {
+        for bad in
+            ["", "9A", "A-B", "A B", "LD_PRELOAD", "LISTEN_FDS", "DEPLOYD_APP", "PATH", "A=B", "secrets"]
+        {
             assert!(bad.parse::<SecretName>().is_err(), "{bad}");
         }
     }

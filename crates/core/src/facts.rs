@@ -7,6 +7,7 @@ use deployd_api::ids::{ProcessName, Timestamp};
 use deployd_api::secret::SecretName;
 use serde::{Deserialize, Serialize};
 
+use crate::secrets::Form;
 use crate::state::AppState;
 
 /// A host, as seen for one plan.
@@ -38,6 +39,9 @@ pub struct Facts {
     pub keep: usize,
     /// The unit of the host's epmd.
     pub epmd: Epmd,
+    /// How credentials stand on this host.
+    #[serde(default)]
+    pub credentials: Form,
     /// What a program meets on this host.
     pub platform: Platform,
     /// The versions of the app's secrets.

@@ -12,6 +12,7 @@
 //! | [`change`](mod@change) | the vocabulary of those changes |
 //! | [`health`] | samples of a check → passing, waiting, failed |
 //! | [`retention`] | which releases may go |
+//! | [`secrets`] | where the sealed secrets of a release are |
 //! | [`diff`] | what changed between two releases, for people |
 //! | [`steering`] | classic BPF programs, and the model of a reuseport group's index order |
 //! | [`told`] | actions in words, and what they act on |
@@ -31,6 +32,7 @@ pub mod lint;
 pub mod machine;
 pub mod plan;
 pub mod retention;
+pub mod secrets;
 pub mod state;
 pub mod steering;
 pub mod told;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Socket;
 pub use crate::change::{Change, Unended};
+use crate::secrets::Sealed;
 use crate::units::Activation;
 
 /// One activation of a release: its label, and the how manieth time it is started from nothing. Unit
@@ -98,6 +99,9 @@ pub struct Release {
     pub runs: u32,
     /// The lowest private port of `handoff = "port"` of the last activation.
     pub base_port: u16,
+    /// Its secrets, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Sealed>,
 }
 
 impl Release {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panic")]
 #![expect(clippy::disallowed_methods, reason = "systemd-analyze is asked about files in a folder of its own")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -9,6 +10,7 @@ use deployd_api::ids::{Digest, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
 use deployd_api::spec::parse;
 use deployd_core::action::UnitFile;
+use deployd_core::secrets::{Form, Sealed};
 use deployd_core::state::Release;
 use deployd_core::units::{Activation, epmd_file, slice_file};
 
@@ -27,6 +29,8 @@ overlap = false
 [listen.http]
 address = ":8080"
 process = "web"
+[secrets]
+files = ["TLS_KEY"]
 [listen.sock]
 address = "/run/shop/s.sock"
 process = "web"
@@ -34,10 +38,12 @@ process = "web"
 
 fn release() -> Release {
     let spec = parse(SPEC).unwrap_or_else(|e| panic!("{e}"));
+    let secrets = BTreeMap::from([("TOKEN".parse().unwrap(), 3), ("TLS_KEY".parse().unwrap(), 1)]);
     Release {
         label: "v1".parse().unwrap(),
         digest: Digest::of(b"x"),
-        document: ReleaseDocument::new(Digest::of(b"a"), spec),
+        secrets: Sealed::of("/var/lib/deployd/apps", &spec.app, &secrets, Form::Sealed),
+        document: ReleaseDocument { secrets, ..ReleaseDocument::new(Digest::of(b"a"), spec) },
         tree: "/var/lib/deployd/apps/shop/releases/v1-0".to_owned(),
         runtime: "/bin".to_owned(),
         beam: true,

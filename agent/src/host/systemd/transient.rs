@@ -7,8 +7,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -84,23 +86,26 @@ pub enum PropertyValue {
     Files(Vec<(String, bool)>),
     /// `a(ss)`: credentials
     Pairs(Vec<(String, String)>),
+    /// `h`: a descriptor that PID 1 gets
+    Descriptor(Arc<OwnedFd>),
     /// `a(ssbt)`: bind mounts: source, target, may be missing, flags
     Mounts(Vec<(String, String, bool, u64)>),
 }
 
-impl From<&PropertyValue> for Variant<'static> {
-    fn from(value: &PropertyValue) -> Self {
-        match value.clone() {
-            PropertyValue::Text(v) => Variant::new(v),
-            PropertyValue::List(v) => Variant::new(v),
-            PropertyValue::Flag(v) => Variant::new(v),
-            PropertyValue::Number(v) => Variant::new(v),
-            PropertyValue::Small(v) => Variant::new(v),
-            PropertyValue::Signed(v) => Variant::new(v),
-            PropertyValue::Filter(allow, list) => Variant::new((allow, list)),
-            PropertyValue::Files(v) => Variant::new(v),
-            PropertyValue::Pairs(v) => Variant::new(v),
-            PropertyValue::Mounts(v) => Variant::new(v),
+impl<'a> From<&'a PropertyValue> for Variant<'a> {
+    fn from(value: &'a PropertyValue) -> Self {
+        match value {
+            PropertyValue::Text(v) => Variant::new(v.as_str()),
+            PropertyValue::List(v) => Variant::new(v.clone()),
+            PropertyValue::Flag(v) => Variant::new(*v),
+            PropertyValue::Number(v) => Variant::new(*v),
+            PropertyValue::Small(v) => Variant::new(*v),
+            PropertyValue::Signed(v) => Variant::new(*v),
+            PropertyValue::Filter(allow, list) => Variant::new((*allow, list.clone())),
+            PropertyValue::Files(v) => Variant::new(v.clone()),
+            PropertyValue::Pairs(v) => Variant::new(v.clone()),
+            PropertyValue::Mounts(v) => Variant::new(v.clone()),
+            PropertyValue::Descriptor(fd) => Variant::new(zbus::Fd::from(fd.as_fd())),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::swap::{Return, Swap, stop_workers, take_down};
 use super::{Phase, Plan, Planned, Push, Steps, Warm};
 use crate::action::{Action, Socket, UnitFile};
 use crate::facts::{Epmd, Facts};
+use crate::secrets::Sealed;
 use crate::state::{Change, Release, Tag};
 use crate::units::{self, Activation};
 use crate::{diff, journal, retention};
@@ -90,6 +91,7 @@ fn new_release(label: Label, push: &Push, facts: &Facts) -> Release {
         size: artifact.map_or(0, |a| a.size),
         runs: known.map_or(1, |known| known.runs + 1),
         base_port: facts.base_port,
+        secrets: Sealed::of(&facts.apps_dir, app, &document.secrets, facts.credentials),
     }
 }
 

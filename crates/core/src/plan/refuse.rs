@@ -21,6 +21,7 @@ pub(super) fn refuse_push(push: &Push, strategy: Strategy, keeps: bool, facts: &
     let spec = &push.document.spec;
     refuse_names(facts)?;
     refuse_bad(push, facts)?;
+    crate::secrets::refuse_clash(&push.document)?;
     refuse_ports(spec, facts)?;
     refuse_secrets(push, facts)?;
     refuse_platform(push, facts)?;

@@ -42,6 +42,8 @@ pub enum Value {
     Bytes(u64),
     /// A folder, and where it is mounted.
     Mount(String, String),
+    /// A credential: its name and its file.
+    Credential(String, String),
     /// A variable.
     Variable(String, String),
     /// A variable whose value has the instance's number, `%i` in a template.
@@ -63,6 +65,7 @@ impl Setting {
             Value::Deny(words) => format!("~{}", words.join(" ")),
             Value::Bytes(bytes) => bytes.to_string(),
             Value::Mount(from, to) => format!("{}:{}", escape_path(from), escape_path(to)),
+            Value::Credential(id, path) => format!("{id}:{}", escape_path(path)),
             Value::Variable(name, value) => quote(&format!("{name}={value}")),
             Value::Numbered(name, value) => format!("{name}={value}"),
         };

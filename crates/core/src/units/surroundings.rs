@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sandbox::{Setting, Value, sandbox};
 use super::{Activation, slice, user};
+use crate::secrets::Credential;
 
 /// How a template writes the number of its instance.
 pub(super) const SPECIFIER: &str = "%i";
@@ -34,6 +35,9 @@ pub struct Surroundings {
     pub memory: Option<u64>,
     /// Folders that it may write, and where they are mounted in the tree; the outer ones first.
     pub mounts: Vec<(String, String)>,
+    /// Its secrets, as PID 1 opens them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<Credential>,
 }
 
 impl Surroundings {
@@ -58,6 +62,10 @@ impl Surroundings {
         }
         for (from, to) in &self.mounts {
             add("BindPaths", Value::Mount(from.clone(), to.clone()));
+        }
+        for credential in &self.credentials {
+            let value = Value::Credential(credential.id.clone(), credential.path.clone());
+            all.push(Setting { name: credential.form.directive(), value });
         }
         all.extend(sandbox());
         all
@@ -84,6 +92,7 @@ impl Activation<'_> {
             numbered: self.numbered(number),
             memory: process.and_then(|p| p.memory),
             mounts: process.map(|p| self.mounts(p)).unwrap_or_default(),
+            credentials: self.credentials(),
         }
     }
 
@@ -95,6 +104,19 @@ impl Activation<'_> {
             all.env.insert("PORT".to_owned(), (self.base_port(name) + 1).to_string());
         }
         all
+    }
+
+    fn credentials(&self) -> Vec<Credential> {
+        let sealed = self.release.secrets.as_ref();
+        sealed.map(|s| s.credentials(&self.release.document)).unwrap_or_default()
+    }
+
+    /// The words of a command that runs beside a process: through the trampoline, which makes variables of
+    /// secrets, and without a listener.
+    pub fn beside(&self, words: &[String]) -> Vec<String> {
+        let trampoline =
+            [format!("{}/deployd-exec", self.release.runtime), "run".to_owned(), "--".to_owned()];
+        trampoline.into_iter().chain(self.command(words)).collect()
     }
 
     /// The variables of a process, without what the trampoline adds.

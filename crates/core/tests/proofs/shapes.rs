@@ -96,6 +96,7 @@ pub(crate) fn facts(state: &AppState, memory: u64, host: &Host, beam: bool) -> F
         platform: Platform::default(),
         secrets: BTreeMap::new(),
         unsealed: BTreeMap::new(),
+        credentials: deployd_core::secrets::Form::Sealed,
     }
 }
 

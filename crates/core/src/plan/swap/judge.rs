@@ -109,7 +109,8 @@ pub(super) fn is_notify(kind: &CheckKind) -> bool {
 pub(super) fn resolved(of: Activation<'_>, check: &deployd_api::spec::Check) -> deployd_api::spec::Check {
     let mut check = check.clone();
     if let CheckKind::Exec { command, .. } = &mut check.kind {
-        *command = of.command(command);
+        // Without secrets PID 1 starts it as it is.
+        *command = if of.release.secrets.is_some() { of.beside(command) } else { of.command(command) };
     }
     check
 }
