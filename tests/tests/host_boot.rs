@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use deployd_tests::deb;
+use deployd_tests::fleet::{Fleet, Shell};
 use deployd_tests::image::{Image, Suite};
 use deployd_tests::load::{Load, Options};
 use deployd_tests::machine::Host;
@@ -126,4 +127,37 @@ fn load_reaches_a_host_from_inside_and_from_a_peer() -> Result<()> {
     server.kill()?;
     server.wait()?;
     host.finish()
+}
+
+#[test]
+fn an_operator_enters_bare_hosts_by_ssh() -> Result<()> {
+    let fleet = Fleet::bare(&[Suite::Bookworm, Suite::Trixie, Suite::Trixie])?;
+    for host in &fleet.hosts {
+        let name = host.name();
+        let told = fleet.ops.run(&format!("ssh root@{name} 'hostname; command -v deployd || echo bare'"))?;
+        assert_eq!(told.expect(0)?.stdout, format!("{name}\nbare\n"));
+    }
+    // Exit codes and both streams come through; without a terminal, and on one.
+    let told = fleet.ops.run("pwd; echo talk >&2; test -t 0 || exit 7")?;
+    assert_eq!((told.code, told.stdout.as_str(), told.stderr.as_str()), (7, "/root/shop\n", "talk\n"));
+    let shell = Shell::default().within("/tmp").with("WORD", "hello");
+    let told = fleet.ops.run_tty(
+        &shell,
+        "test -t 0 && test -t 2 && read typed && echo $WORD $typed; exit 3",
+        "you\n",
+    )?;
+    assert_eq!(told.code, 3, "{told:?}");
+    assert!(told.stdout.contains("hello you"), "{told:?}");
+    // A cut host is out of reach, and back again.
+    let reach = || fleet.ops.run("ssh -o ConnectTimeout=2 root@web2 true");
+    fleet.cut("web2")?;
+    assert_ne!(reach()?.code, 0);
+    fleet.mend("web2")?;
+    assert_eq!(reach()?.code, 0);
+    // What each later suite stands on: both Debian releases, and Elixir where the operator builds.
+    assert!(fleet.ops.run("elixir --version")?.expect(0)?.stdout.contains("Elixir"));
+    assert_ne!(fleet.listing()?, "");
+    fleet.untouched(|| Ok(()))?;
+    assert!(fleet.untouched(|| fleet.hosts[0].ok("mkdir -p /etc/deployd/new")).is_err());
+    fleet.finish()
 }
