@@ -13,6 +13,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::netns::NetPath;
 
 const THREADS: usize = 8;
+/// Files of this process besides.
+const FILES: u64 = 1000;
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often a slow client sends a byte.
 const BYTE: Duration = Duration::from_secs(1);
@@ -31,7 +33,8 @@ impl Flood {
     /// Starts a crowd of `held` connections to `target`.
     pub fn start(from: &NetPath, target: SocketAddr, held: usize) -> Result<Self> {
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        setrlimit(Resource::RLIMIT_NOFILE, most, most).context("failed to raise the number of files")?;
+        let wanted = most.max(held as u64 + FILES);
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).context("failed to raise the number of files")?;
         let (stop, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let share = held.div_ceil(THREADS);
         let threads = (0..THREADS)

@@ -46,6 +46,8 @@ pub struct Identity {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
+    /// How many hours the clock of its machine is ahead.
+    ahead: i64,
 }
 
 impl Usage {
@@ -61,15 +63,12 @@ impl Wanted {
     /// One whose time begins and ends so many hours from now.
     #[must_use]
     pub fn between(mut self, begins: i64, ends: i64) -> Self {
-        let at = |hours: i64| {
-            let span = Duration::from_secs(hours.unsigned_abs() * HOUR);
-            if hours < 0 { SystemTime::now() - span } else { SystemTime::now() + span }
-        };
-        (self.begins, self.ends) = (at(begins), at(ends));
+        let now = SystemTime::now();
+        (self.begins, self.ends) = (moved(now, begins), moved(now, ends));
         self
     }
 
-    fn fill(&self, params: &mut CertificateParams, serial: &[u8]) -> Result<()> {
+    fn fill(&self, params: &mut CertificateParams, serial: &[u8], ahead: i64) -> Result<()> {
         let (name, purpose) = match &self.usage {
             Usage::Client(name, _) => (name, ExtendedKeyUsagePurpose::ClientAuth),
             Usage::Host(name) => (name, ExtendedKeyUsagePurpose::ServerAuth),
@@ -90,7 +89,8 @@ impl Wanted {
         params.extended_key_usages = vec![purpose];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(SerialNumber::from_slice(serial));
-        (params.not_before, params.not_after) = (self.begins.into(), self.ends.into());
+        params.not_before = moved(self.begins, ahead).into();
+        params.not_after = moved(self.ends, ahead).into();
         Ok(())
     }
 }
@@ -114,7 +114,16 @@ impl Authority {
         params.not_before = (now - Duration::from_secs(2 * DAY)).into();
         params.not_after = (now + Duration::from_secs(365 * DAY)).into();
         let certificate = params.self_signed(&key)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), certificate })
+        Ok(Self { issuer: Issuer::new(params, key), certificate, ahead: 0 })
+    }
+
+    /// From now on it signs on a machine whose clock is so many hours ahead (behind, when negative).
+    pub fn set_clock(&mut self, ahead: i64) {
+        self.ahead = ahead;
+    }
+
+    fn now(&self) -> SystemTime {
+        moved(SystemTime::now(), self.ahead)
     }
 
     /// Its own certificate, PEM.
@@ -126,7 +135,7 @@ impl Authority {
     pub fn issue(&self, wanted: &Wanted) -> Result<Identity> {
         let (key, serial) = (KeyPair::generate()?, serial()?);
         let mut params = CertificateParams::default();
-        wanted.fill(&mut params, &serial)?;
+        wanted.fill(&mut params, &serial, self.ahead)?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Identity { certificate, key: key.serialize_pem(), serial })
     }
@@ -135,13 +144,13 @@ impl Authority {
     pub fn sign(&self, request: &str, wanted: &Wanted) -> Result<String> {
         let mut request =
             CertificateSigningRequestParams::from_pem(request).context("the request is none")?;
-        wanted.fill(&mut request.params, &serial()?)?;
+        wanted.fill(&mut request.params, &serial()?, self.ahead)?;
         Ok(request.signed_by(&self.issuer)?.pem())
     }
 
     /// The list of these certificates as revoked, PEM.
     pub fn revoke(&self, serials: &[&[u8]]) -> Result<String> {
-        let now = SystemTime::now();
+        let now = self.now();
         let revoked = |serial: &&[u8]| RevokedCertParams {
             serial_number: SerialNumber::from_slice(serial),
             revocation_time: now.into(),
@@ -158,6 +167,11 @@ impl Authority {
         };
         Ok(params.signed_by(&self.issuer)?.pem()?)
     }
+}
+
+fn moved(time: SystemTime, hours: i64) -> SystemTime {
+    let span = Duration::from_secs(hours.unsigned_abs() * HOUR);
+    if hours < 0 { time - span } else { time + span }
 }
 
 fn named(name: &str) -> DistinguishedName {

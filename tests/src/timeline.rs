@@ -58,7 +58,7 @@ impl Timeline {
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(
             stream,
-            "GET /v1/apps/{app}/deployments/{id}/events HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n"
+            "GET /v1/deployments/{id}/events HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n"
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).with_context(|| format!("the events of {id} do not end"))?;

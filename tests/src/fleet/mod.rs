@@ -86,7 +86,7 @@ impl Fleet {
             (0..n).map(|i| if i == 0 { Suite::Bookworm } else { Suite::Trixie }).collect();
         let fleet = Self::bare(&suites)?;
         fleet.install_ctl()?;
-        fleet.ops.ctl("pki init --yes")?.expect(0).context("pki init")?;
+        fleet.ops.ctl("pki init")?.expect(0).context("pki init")?;
         fleet.ops.ctl(&fleet.add_words())?.expect(0).context("hosts add")?;
         Ok(fleet)
     }
