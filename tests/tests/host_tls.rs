@@ -187,11 +187,6 @@ impl Gate {
     fn crowds(&self) -> Result<()> {
         let project = Project::default();
         project.write(&self.fleet, "one")?;
-        let flood = Flood::start(self.fleet.client(), self.fleet.api(self.host()), HALF_OPEN)?;
-        wait::until(FLOODED, "the crowd", || match flood.opened() {
-            opened if opened >= HALF_OPEN as u64 => Ok(()),
-            opened => Err(format!("{opened} connections")),
-        })?;
         let viewer = self.authority.issue(&client("slow", "viewer").usual())?;
         let mut slow = Vec::new();
         for _ in 0..SLOW {
@@ -203,6 +198,11 @@ impl Gate {
             });
             slow.extend(begun.ok());
         }
+        let flood = Flood::start(self.fleet.client(), self.fleet.api(self.host()), HALF_OPEN)?;
+        wait::until(FLOODED, "the crowd", || match flood.opened() {
+            opened if opened >= HALF_OPEN as u64 => Ok(()),
+            opened => Err(format!("{opened} connections")),
+        })?;
         let called =
             self.fleet.ops.ctl("push --yes --wait committed")?.expect(0).context("push in the crowd")?;
         let held = flood.opened();

@@ -8,9 +8,11 @@
 //! | `mod` | booting, enrolling, cutting and mending the network |
 //! | `ops` | the operator's shell |
 //! | `state` | what the hosts say, and waiting until a fleet is settled |
+//! | `phase` | the phases of a push, seen from outside |
 //! | `shop` | the fixture app as the operator's project |
 
 mod ops;
+mod phase;
 mod shop;
 mod state;
 
@@ -20,9 +22,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 pub use ops::{Ops, PROJECT, Running, Shell};
+pub use phase::{Before, Phase, received, sent};
 pub use shop::{Project, loads};
 pub use state::{HostState, Settled};
 
@@ -141,6 +144,14 @@ impl Fleet {
     /// Installs `deployd-ctl` on the operator's machine.
     pub fn install_ctl(&self) -> Result<()> {
         self.ops.host.ok(&format!("dpkg -i {DOWNLOADS}/deployd-ctl_*.deb")).map(drop)
+    }
+
+    /// Somebody else with a machine of their own: an identity as CI has it, in one line, and nothing of the first one's.
+    pub fn second_operator(&self, name: &str) -> Result<Shell> {
+        let issued = self.ops.ctl(&format!("pki issue {name} --role admin --ttl 90d --print"))?.expect(0)?;
+        let line = issued.stdout.trim();
+        ensure!(!line.is_empty() && line.lines().count() == 1, "not one line: {issued:?}");
+        Ok(Shell::bare().of_home(&format!("/root/home-{name}")).with("DEPLOYD_IDENTITY", line))
     }
 
     /// A host by its name.

@@ -43,6 +43,11 @@ impl Default for Shell {
 }
 
 impl Shell {
+    /// A shell without any variable of deployd.
+    pub fn bare() -> Self {
+        Self { folder: PROJECT.to_owned(), env: Vec::new() }
+    }
+
     /// The same shell in another folder.
     #[must_use]
     pub fn within(mut self, folder: &str) -> Self {
