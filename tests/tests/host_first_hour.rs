@@ -10,7 +10,7 @@ use deployd_tests::tutorial;
 
 const PAGE: &str = "docs/first-hour.md";
 const APP: &str = "signpost";
-const PORT: u16 = 4000;
+const PORT: u16 = 8080;
 /// More, and it is no first hour.
 const MOST_COMMANDS: usize = 15;
 /// What the second version says.
@@ -31,6 +31,7 @@ fn a_new_user_gets_an_app_onto_three_hosts() -> Result<()> {
     fleet.ops.host.push_dir(&repository().join("tests/apps/signpost"), &project)?;
     fleet.ops.host.ok(&format!("rm -rf {project}/_build && test -d {DOWNLOADS}"))?;
     type_all(&fleet, &commands)?;
+    require_shown_spec(&fleet, &page)?;
     require_second_version(&fleet)?;
     require_one_secret(&fleet)?;
     require_one_migration_each(&fleet)?;
@@ -52,6 +53,19 @@ fn type_all(fleet: &Fleet, commands: &[String]) -> Result<()> {
             ensure!(called.stdout.contains("live on 3 of 3 hosts"), "{}", called.stdout);
         }
     }
+    Ok(())
+}
+
+/// The page shows the file that `init` wrote, but for its comments.
+fn require_shown_spec(fleet: &Fleet, page: &str) -> Result<()> {
+    let plain = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned());
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+    };
+    let blocks = tutorial::blocks(page)?;
+    let shown = blocks.iter().find(|block| block.info == "toml").context("the page shows no spec")?;
+    let written = fleet.ops.host.read_file(&format!("/root/{APP}/deployd.toml"))?;
+    ensure!(plain(&shown.text) == plain(&written), "the page shows\n{}\ninit wrote\n{written}", shown.text);
     Ok(())
 }
 

@@ -6,6 +6,6 @@ if config_env() == :prod do
       raise "the variable SECRET_KEY_BASE is missing: `openssl rand -base64 48` makes one"
 
   config :signpost,
-    port: String.to_integer(System.get_env("PORT") || "4000"),
+    port: String.to_integer(System.fetch_env!("PORT")),
     secret_key_base: secret_key_base
 end
