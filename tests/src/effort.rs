@@ -6,6 +6,8 @@ use std::env;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::{Context as _, Result};
+
 use crate::image::Suite;
 
 /// Set to `1` by `cargo xtask test --full`.
@@ -41,6 +43,15 @@ impl Effort {
     pub fn suites(self, case: usize) -> Vec<Suite> {
         self.pick(vec![Suite::ALL[by_turns(seed(), case, Suite::ALL.len())]], Suite::ALL.to_vec())
     }
+}
+
+/// Runs a case on the Debian releases of [`Effort::suites`]. Cases of one binary have different numbers, and those of
+/// two binaries are as likely as not on the same one: over a few runs everything has been everywhere.
+pub fn on_suites(case: usize, mut run: impl FnMut(Suite) -> Result<()>) -> Result<()> {
+    Effort::of_this_run().suites(case).into_iter().try_for_each(|suite| {
+        eprintln!("on {}", suite.name());
+        run(suite).with_context(|| format!("on {}", suite.name()))
+    })
 }
 
 /// One of `of` alternatives for a case: another one for the next case, and for another seed perhaps another one.

@@ -13,6 +13,12 @@
 //! | [`package`] | release binaries and the two .debs |
 //! | [`regime`] | the conditions under which releases are swapped |
 //! | [`site`] | a host with deployd and a fixture app, driven through ctl |
+//! | [`fleet`] | several hosts and an operator's machine, and the shop on all of them |
+//! | [`pki`] | certificates of the rig's own, right ones and wrong ones |
+//! | [`api`] | the agents' API without ctl: through the local socket |
+//! | [`tls`] | clients of that API over the network, with any certificate or none |
+//! | [`flood`] | connections that want nothing but to be in the way |
+//! | [`tutorial`] | the commands of a page of the documentation |
 //! | [`control`] | the same fixture replaced without deployd: what must lose |
 //! | [`programs`] | other programs to deploy: Node, Python, a `mix release` |
 //! | [`ask`] | single requests, and who answered them |
@@ -26,23 +32,29 @@
 //! | [`wait`] | the one way to wait for something |
 //! | [`effort`] | how much to test: default or full, and the seed of samples |
 
+pub mod api;
 pub mod ask;
 pub mod control;
 pub mod crash;
 pub mod deb;
 pub mod effort;
+pub mod fleet;
+pub mod flood;
 pub mod image;
 pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod package;
 pub mod pid1;
+pub mod pki;
 pub mod programs;
 pub mod regime;
 pub mod serving;
 pub mod shop;
 pub mod site;
 pub mod timeline;
+pub mod tls;
 pub mod tun;
+pub mod tutorial;
 pub mod wait;
 pub mod websocket;

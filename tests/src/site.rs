@@ -36,7 +36,8 @@ pub struct Called {
 }
 
 impl Called {
-    fn of(output: Output) -> Self {
+    /// What an ended process said.
+    pub fn of(output: Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::load::{Window, monotonic_ns};
+use crate::machine::Host;
 use crate::site::Site;
 
 /// The agent's local socket.
@@ -50,9 +51,14 @@ pub struct Timeline {
 impl Timeline {
     /// The last deployment of an app.
     pub fn of_last(site: &Site, app: &str) -> Result<Self> {
-        let story = site.host.ok(&format!("deployd journal show {app}"))?;
+        Self::of_host(&site.host, app)
+    }
+
+    /// The same of any host.
+    pub fn of_host(host: &Host, app: &str) -> Result<Self> {
+        let story = host.ok(&format!("deployd journal show {app}"))?;
         let id = story.lines().next().and_then(|line| line.rsplit(' ').next()).context("an empty story")?;
-        let socket = site.host.outside(SOCKET);
+        let socket = host.outside(SOCKET);
         let mut stream =
             UnixStream::connect(&socket).with_context(|| format!("failed to call {}", socket.display()))?;
         stream.set_read_timeout(Some(PATIENCE))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use deployd_tests::effort::on_suites;
 use deployd_tests::image::Suite;
 use deployd_tests::programs::Program;
 use deployd_tests::shop;
@@ -14,13 +15,8 @@ const LIMIT: Duration = Duration::from_secs(40);
 const EPMD: &str = "deployd-epmd.service";
 
 #[test]
-fn bookworm_keeps_the_names_of_nodes() -> Result<()> {
-    keeps_the_names_of_nodes(Suite::Bookworm)
-}
-
-#[test]
-fn trixie_keeps_the_names_of_nodes() -> Result<()> {
-    keeps_the_names_of_nodes(Suite::Trixie)
+fn keeps_the_names_of_nodes() -> Result<()> {
+    on_suites(10, keeps_the_names_of_nodes_on)
 }
 
 struct Nodes {
@@ -28,7 +24,7 @@ struct Nodes {
     dir: String,
 }
 
-fn keeps_the_names_of_nodes(suite: Suite) -> Result<()> {
+fn keeps_the_names_of_nodes_on(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let dir = Program::Mix.install(&site)?;
     let nodes = Nodes { site, dir };

@@ -5,9 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use deployd_tests::deb;
+use deployd_tests::fleet::{Fleet, Shell};
+use deployd_tests::flood::Flood;
 use deployd_tests::image::{Image, Suite};
 use deployd_tests::load::{Load, Options};
 use deployd_tests::machine::Host;
+use deployd_tests::pki::{Authority, Usage};
+use deployd_tests::tls::{Caller, Outcome};
+use deployd_tests::wait;
 
 const UNITS: [&str; 3] = ["deployd.service", "deployd-fd@.service", "deployd-fd-nb@.service"];
 /// How exposed the agent may be by `systemd-analyze security` (0 is best, 10 worst).
@@ -125,5 +130,82 @@ fn load_reaches_a_host_from_inside_and_from_a_peer() -> Result<()> {
     }
     server.kill()?;
     server.wait()?;
+    host.finish()
+}
+
+#[test]
+fn an_operator_enters_bare_hosts_by_ssh() -> Result<()> {
+    let fleet = Fleet::bare(&[Suite::Bookworm, Suite::Trixie, Suite::Trixie])?;
+    for host in &fleet.hosts {
+        let name = host.name();
+        let told = fleet.ops.run(&format!("ssh root@{name} 'hostname; command -v deployd || echo bare'"))?;
+        assert_eq!(told.expect(0)?.stdout, format!("{name}\nbare\n"));
+    }
+    // Exit codes and both streams come through; without a terminal, and on one.
+    let told = fleet.ops.run("pwd; echo talk >&2; test -t 0 || exit 7")?;
+    assert_eq!((told.code, told.stdout.as_str(), told.stderr.as_str()), (7, "/root/shop\n", "talk\n"));
+    let shell = Shell::default().within("/tmp").with("WORD", "hello");
+    let told = fleet.ops.run_tty(
+        &shell,
+        "test -t 0 && test -t 2 && read typed && echo $WORD $typed; exit 3",
+        "you\n",
+    )?;
+    assert_eq!(told.code, 3, "{told:?}");
+    assert!(told.stdout.contains("hello you"), "{told:?}");
+    // A cut host is out of reach, and back again.
+    let reach = || fleet.ops.run("ssh -o ConnectTimeout=2 root@web2 true");
+    fleet.cut("web2")?;
+    assert_ne!(reach()?.code, 0);
+    fleet.mend("web2")?;
+    assert_eq!(reach()?.code, 0);
+    // What each later suite stands on: both Debian releases, and Elixir where the operator builds.
+    assert!(fleet.ops.run("elixir --version")?.expect(0)?.stdout.contains("Elixir"));
+    assert_ne!(fleet.listing()?, "");
+    fleet.untouched(|| Ok(()))?;
+    assert!(fleet.untouched(|| fleet.hosts[0].ok("mkdir -p /etc/deployd/new")).is_err());
+    fleet.finish()
+}
+
+/// What later suites stand on: strangers are told apart from clients by what an ordinary TLS server does, too.
+#[test]
+fn certificates_of_the_rig_are_what_they_say() -> Result<()> {
+    let host = Host::boot(&Image::ensure(Suite::Trixie)?, "web1")?;
+    let (ours, other) = (Authority::new("ours")?, Authority::new("ours")?);
+    let server = ours.issue(&Usage::Host("web1".to_owned()).usual())?;
+    let admin = || Usage::Client("ops".to_owned(), vec!["admin".to_owned()]).usual();
+    let files = [("cert", &server.certificate), ("key", &server.key), ("ca", &ours.certificate())];
+    files.iter().try_for_each(|(name, pem)| host.write_file(&format!("/srv/{name}.pem"), pem, 0o600))?;
+    let mut running = host.spawn(
+        "openssl s_server -accept 7443 -cert /srv/cert.pem -key /srv/key.pem -CAfile /srv/ca.pem \
+         -Verify 1 -verify_return_error -tls1_3 -www",
+    )?;
+    let from = host.net().client().clone();
+    let target = (host.address().v4, 7443).into();
+    let caller = Caller { from: from.clone(), target, name: "web1".to_owned(), ca: ours.certificate() };
+    let right = ours.issue(&admin())?;
+    wait::until(Duration::from_secs(30), "the server", || match caller.host(Some(&right)) {
+        Ok(Outcome::Answered(reply)) if reply.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    let strangers = [
+        None,
+        Some(other.issue(&admin())?),
+        Some(ours.issue(&admin().between(-48, -1))?),
+        Some(ours.issue(&admin().between(1, 48))?),
+        Some(server),
+    ];
+    for stranger in &strangers {
+        let outcome = caller.host(stranger.as_ref())?;
+        ensure!(matches!(outcome, Outcome::Refused(_)), "{stranger:?}: {outcome:?}");
+    }
+    // sshd closes most of them: others take their place.
+    let flood = Flood::start(&from, (host.address().v4, 22).into(), 200)?;
+    wait::until(Duration::from_secs(60), "a crowd", || match flood.opened() {
+        opened if opened >= 300 => Ok(()),
+        opened => Err(opened.to_string()),
+    })?;
+    ensure!(flood.stop()? >= 300);
+    running.kill()?;
+    running.wait()?;
     host.finish()
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use deployd_tests::effort::on_suites;
 use deployd_tests::image::Suite;
 use deployd_tests::shop::{self, Spec, Traffic};
 use deployd_tests::site::{Called, Site};
@@ -10,33 +11,18 @@ use deployd_tests::site::{Called, Site};
 const LIMIT: Duration = Duration::from_secs(40);
 
 #[test]
-fn bookworm_survives_bad_candidates() -> Result<()> {
-    survives_bad_candidates(Suite::Bookworm)
+fn survives_bad_candidates() -> Result<()> {
+    on_suites(0, survives_bad_candidates_on)
 }
 
 #[test]
-fn trixie_survives_bad_candidates() -> Result<()> {
-    survives_bad_candidates(Suite::Trixie)
+fn survives_a_bad_release_with_traffic() -> Result<()> {
+    on_suites(1, survives_a_bad_release_with_traffic_on)
 }
 
 #[test]
-fn bookworm_survives_a_bad_release_with_traffic() -> Result<()> {
-    survives_a_bad_release_with_traffic(Suite::Bookworm)
-}
-
-#[test]
-fn trixie_survives_a_bad_release_with_traffic() -> Result<()> {
-    survives_a_bad_release_with_traffic(Suite::Trixie)
-}
-
-#[test]
-fn bookworm_runs_checks_that_are_commands() -> Result<()> {
-    runs_checks_that_are_commands(Suite::Bookworm)
-}
-
-#[test]
-fn trixie_runs_checks_that_are_commands() -> Result<()> {
-    runs_checks_that_are_commands(Suite::Trixie)
+fn runs_checks_that_are_commands() -> Result<()> {
+    on_suites(2, runs_checks_that_are_commands_on)
 }
 
 /// A spec whose candidates are given up soon.
@@ -86,7 +72,7 @@ fn boot(suite: Suite) -> Result<(Site, String)> {
     Ok((site, dir))
 }
 
-fn survives_bad_candidates(suite: Suite) -> Result<()> {
+fn survives_bad_candidates_on(suite: Suite) -> Result<()> {
     let (site, dir) = boot(suite)?;
     for (bad, number) in cases().into_iter().zip(2..) {
         let label = format!("v{number}");
@@ -167,7 +153,7 @@ fn serves_though_it_crashes_meanwhile(site: &Site, dir: &str) -> Result<()> {
 }
 
 /// Found out only with public traffic: what is in its hands at that moment is lost, and nothing else.
-fn survives_a_bad_release_with_traffic(suite: Suite) -> Result<()> {
+fn survives_a_bad_release_with_traffic_on(suite: Suite) -> Result<()> {
     let (site, dir) = boot(suite)?;
     let crashes = Spec::shop().env("CRASH_AFTER_MS", "2000").key("deploy", "min_healthy", "10s");
     let path = site.spec("v2", &crashes.text())?;
@@ -216,7 +202,7 @@ print("url:", urllib.request.urlopen(os.environ["DEPLOYD_CANDIDATE_URL"]).read()
 "#;
 
 /// A command sees what its process sees, can do no more, and talks to the candidate while the other one serves.
-fn runs_checks_that_are_commands(suite: Suite) -> Result<()> {
+fn runs_checks_that_are_commands_on(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let dir = site.artifact("looks")?;
     site.host.write_file(&format!("{dir}/bin/look"), LOOK, 0o755)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use deployd_tests::crash::{self, Place};
-use deployd_tests::effort::{Effort, sample, seed};
+use deployd_tests::effort::{Effort, on_suites, sample, seed};
 use deployd_tests::image::Suite;
 use deployd_tests::shop::{self, Spec, Traffic};
 use deployd_tests::site::Site;
@@ -20,16 +20,11 @@ const SAMPLE: usize = 3;
 const LIMIT: Duration = Duration::from_mins(1);
 
 #[test]
-fn bookworm_reaches_a_verdict_on_a_full_disk() -> Result<()> {
-    reaches_a_verdict_on_a_full_disk(Suite::Bookworm)
+fn reaches_a_verdict_on_a_full_disk() -> Result<()> {
+    on_suites(8, reaches_a_verdict_on_a_full_disk_on)
 }
 
-#[test]
-fn trixie_reaches_a_verdict_on_a_full_disk() -> Result<()> {
-    reaches_a_verdict_on_a_full_disk(Suite::Trixie)
-}
-
-fn reaches_a_verdict_on_a_full_disk(suite: Suite) -> Result<()> {
+fn reaches_a_verdict_on_a_full_disk_on(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     site.host.ok("systemctl stop deployd.service")?;
     site.host.ok(&format!("mount -t tmpfs -o size={SIZE},mode=0755 tmpfs {STATE}"))?;

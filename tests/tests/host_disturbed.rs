@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use deployd_tests::deb;
+use deployd_tests::effort::on_suites;
 use deployd_tests::image::Suite;
 use deployd_tests::shop::{self, Calling, Spec, Traffic};
 use deployd_tests::site::Site;
@@ -16,23 +17,13 @@ const UPGRADE_START_MS: &str = "5000";
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
-fn bookworm_deploys_though_disturbed() -> Result<()> {
-    deploys_though_disturbed(Suite::Bookworm)
+fn deploys_though_disturbed() -> Result<()> {
+    on_suites(5, deploys_though_disturbed_on)
 }
 
 #[test]
-fn trixie_deploys_though_disturbed() -> Result<()> {
-    deploys_though_disturbed(Suite::Trixie)
-}
-
-#[test]
-fn bookworm_undoes_what_a_reboot_interrupts() -> Result<()> {
-    undoes_what_a_reboot_interrupts(Suite::Bookworm)
-}
-
-#[test]
-fn trixie_undoes_what_a_reboot_interrupts() -> Result<()> {
-    undoes_what_a_reboot_interrupts(Suite::Trixie)
+fn undoes_what_a_reboot_interrupts() -> Result<()> {
+    on_suites(6, undoes_what_a_reboot_interrupts_on)
 }
 
 fn first(suite: Suite) -> Result<Site> {
@@ -53,7 +44,7 @@ fn push_slowly(site: &Site, label: &str, start_ms: &str) -> Result<Calling> {
 }
 
 /// Each disturbance twice in one deploy: while the candidate starts, and as soon as it serves.
-fn deploys_though_disturbed(suite: Suite) -> Result<()> {
+fn deploys_though_disturbed_on(suite: Suite) -> Result<()> {
     let site = first(suite)?;
     let packages = deb::packages()?;
     let upgrade = "dpkg -i /var/tmp/deployd*.deb";
@@ -115,7 +106,7 @@ fn deploys_though(site: &Site, line: &str, old: &str, new: &str) -> Result<()> {
 
 /// What was committed boots; a deployment that was not ends as rolled back, because of the reboot. At three moments:
 /// while the candidate starts, while it is watched with all traffic, and right after its commit.
-fn undoes_what_a_reboot_interrupts(suite: Suite) -> Result<()> {
+fn undoes_what_a_reboot_interrupts_on(suite: Suite) -> Result<()> {
     let mut site = first(suite)?;
     for (number, how) in (2..).zip([How::Reboot, How::Crash]) {
         let label = format!("v{number}");

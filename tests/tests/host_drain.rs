@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use deployd_tests::effort::on_suites;
 use deployd_tests::image::Suite;
 use deployd_tests::load::monotonic_ns;
 use deployd_tests::pid1;
@@ -25,16 +26,11 @@ const V2: &str = "deployd-shop-web-v2@1.service";
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn bookworm_drains_websockets() -> Result<()> {
-    drains_websockets(Suite::Bookworm)
+fn drains_websockets() -> Result<()> {
+    on_suites(7, drains_websockets_on)
 }
 
-#[test]
-fn trixie_drains_websockets() -> Result<()> {
-    drains_websockets(Suite::Trixie)
-}
-
-fn drains_websockets(suite: Suite) -> Result<()> {
+fn drains_websockets_on(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let dir = site.artifact("app")?;
     let limited = Spec::shop().key("deploy", "drain_timeout", &format!("{}s", DRAIN.as_secs()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use deployd_tests::ask::Asker;
-use deployd_tests::effort::{Effort, sample, seed};
+use deployd_tests::effort::{Effort, on_suites, sample, seed};
 use deployd_tests::image::Suite;
 use deployd_tests::site::{Site, shop};
 use deployd_tests::wait;
@@ -16,17 +16,12 @@ const VERDICT: Duration = Duration::from_mins(1);
 const DEPLOY: &str = "min_healthy = \"200ms\"\nmonitor = \"200ms\"";
 
 #[test]
-fn no_group_has_an_unserved_member_on_bookworm() -> Result<()> {
-    no_group_has_an_unserved_member(Suite::Bookworm, 0)
-}
-
-#[test]
-fn no_group_has_an_unserved_member_on_trixie() -> Result<()> {
-    no_group_has_an_unserved_member(Suite::Trixie, 1)
+fn no_group_has_an_unserved_member() -> Result<()> {
+    on_suites(3, |suite| no_group_has_an_unserved_member_on(suite, u64::from(suite == Suite::Trixie)))
 }
 
 /// `salt`: so that each has an order of its own.
-fn no_group_has_an_unserved_member(suite: Suite, salt: u64) -> Result<()> {
+fn no_group_has_an_unserved_member_on(suite: Suite, salt: u64) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let target = "127.0.0.1:8080".parse()?;
     let asker = Asker { from: site.host.netns(), source: None, target };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use deployd_tests::ask::Asker;
-use deployd_tests::effort::Effort;
+use deployd_tests::effort::{Effort, on_suites};
 use deployd_tests::image::Suite;
 use deployd_tests::load::{Kind, Load, Options, Pattern, Report};
 use deployd_tests::programs::Program;
@@ -24,30 +24,17 @@ const MAX_EXPOSURE: &str = "17";
 
 #[test]
 fn node() -> Result<()> {
-    Trial::new(Suite::Bookworm, Program::Node)?.run()
+    on_suites(2, |suite| Trial::new(suite, Program::Node)?.run())
 }
 
 #[test]
 fn python() -> Result<()> {
-    Effort::of_this_run()
-        .suites(0)
-        .into_iter()
-        .try_for_each(|suite| Trial::new(suite, Program::Python)?.run().with_context(|| suite.name()))
+    on_suites(0, |suite| Trial::new(suite, Program::Python)?.run())
 }
 
 #[test]
 fn mix_release() -> Result<()> {
-    Trial::new(Suite::Bookworm, Program::Mix)?.run()
-}
-
-#[test]
-fn mix_release_on_trixie() -> Result<()> {
-    Trial::new(Suite::Trixie, Program::Mix)?.run()
-}
-
-#[test]
-fn node_on_trixie() -> Result<()> {
-    Trial::new(Suite::Trixie, Program::Node)?.run()
+    on_suites(3, |suite| Trial::new(suite, Program::Mix)?.run())
 }
 
 /// What a program that binds without `$HOST` binds.

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use deployd_tests::effort::on_suites;
 use deployd_tests::image::Suite;
 use deployd_tests::shop::{self, Spec};
 use deployd_tests::site::Site;
@@ -15,16 +16,11 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(40);
 
 #[test]
-fn bookworm_shows_what_is() -> Result<()> {
-    shows_what_is(Suite::Bookworm)
+fn shows_what_is() -> Result<()> {
+    on_suites(9, shows_what_is_on)
 }
 
-#[test]
-fn trixie_shows_what_is() -> Result<()> {
-    shows_what_is(Suite::Trixie)
-}
-
-fn shows_what_is(suite: Suite) -> Result<()> {
+fn shows_what_is_on(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let dir = site.artifact("app")?;
     let spec = site.spec("v1", &Spec::shop().key("deploy", "drain_timeout", "2m").text())?;

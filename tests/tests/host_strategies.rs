@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use deployd_tests::effort::on_suites;
 use deployd_tests::image::Suite;
 use deployd_tests::pid1;
 use deployd_tests::shop::{self, Spec, Traffic};
@@ -12,16 +13,11 @@ use deployd_tests::site::Site;
 const LIMIT: Duration = Duration::from_secs(40);
 
 #[test]
-fn bookworm_goes_other_ways() -> Result<()> {
-    goes_other_ways(Suite::Bookworm)
+fn goes_other_ways() -> Result<()> {
+    on_suites(4, goes_other_ways_on)
 }
 
-#[test]
-fn trixie_goes_other_ways() -> Result<()> {
-    goes_other_ways(Suite::Trixie)
-}
-
-fn goes_other_ways(suite: Suite) -> Result<()> {
+fn goes_other_ways_on(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let dir = site.artifact("app")?;
     site.deploy(&dir, &site.spec("v1", &Spec::shop().env("STOP_MS", "500").text())?)?;

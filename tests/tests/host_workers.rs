@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use deployd_tests::effort::on_suites;
 use deployd_tests::image::Suite;
 use deployd_tests::pid1;
 use deployd_tests::shop::{self, Spec, Traffic};
@@ -21,23 +22,13 @@ const RESTART_MS: u64 = 500;
 const START_TRIES: u64 = 3;
 
 #[test]
-fn bookworm_runs_workers_once() -> Result<()> {
-    runs_workers_once(Suite::Bookworm)
+fn runs_workers_once() -> Result<()> {
+    on_suites(11, runs_workers_once_on)
 }
 
 #[test]
-fn trixie_runs_workers_once() -> Result<()> {
-    runs_workers_once(Suite::Trixie)
-}
-
-#[test]
-fn bookworm_operates() -> Result<()> {
-    operates(Suite::Bookworm)
-}
-
-#[test]
-fn trixie_operates() -> Result<()> {
-    operates(Suite::Trixie)
+fn operates() -> Result<()> {
+    on_suites(12, operates_on)
 }
 
 /// One life of a worker, by its log.
@@ -130,7 +121,7 @@ fn jobs() -> Spec {
         .env("START_MS", &START_MS.to_string())
 }
 
-fn runs_workers_once(suite: Suite) -> Result<()> {
+fn runs_workers_once_on(suite: Suite) -> Result<()> {
     let site = Site::boot(suite, "web1")?;
     let dir = site.artifact("app")?;
     let push = |name: &str, spec: &Spec, code: i32| -> Result<()> {
@@ -205,7 +196,7 @@ fn serves_and_works(site: &Site, dir: &str) -> Result<()> {
     shop::require_settled(site, LIMIT)
 }
 
-fn operates(suite: Suite) -> Result<()> {
+fn operates_on(suite: Suite) -> Result<()> {
     let mut site = Site::boot(suite, "web1")?;
     let dir = site.artifact("app")?;
     let with_worker = Spec::shop().key("processes.worker", "exec", "bin/app worker");

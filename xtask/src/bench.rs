@@ -7,6 +7,7 @@ mod agent;
 mod datapath;
 mod page;
 mod peers;
+mod push;
 mod rig;
 mod swap;
 
@@ -47,6 +48,8 @@ enum Name {
     Datapath,
     /// What the agent itself takes: memory, CPU, time
     Agent,
+    /// Bytes and time until a release is on a host, against rsync and tar over ssh
+    Push,
 }
 
 /// How much is measured.
@@ -80,6 +83,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         Name::Swap => ("swap", swap::run(size)?),
         Name::Datapath => ("datapath", datapath::run(size)?),
         Name::Agent => ("agent", agent::run(size)?),
+        Name::Push => ("push", push::run(size)?),
     };
     result["bench"] = json!(word);
     result["quick"] = json!(args.quick);

@@ -22,9 +22,23 @@ impl Suite {
     }
 }
 
-/// What every host needs: an init, a bus, tools that suites call, and the runtimes of unchanged fixture programs.
-const PACKAGES: &[&str] =
-    &["systemd-sysv", "dbus", "libpam-systemd", "iproute2", "procps", "ca-certificates", "python3", "nodejs"];
+/// What every host needs: an init, a bus, tools that suites call, and the runtimes of unchanged fixture programs;
+/// sshd, as every bare server has it, with the programs that copy files over it (peers of a push).
+const PACKAGES: &[&str] = &[
+    "systemd-sysv",
+    "dbus",
+    "libpam-systemd",
+    "iproute2",
+    "procps",
+    "ca-certificates",
+    "python3",
+    "nodejs",
+    "openssh-server",
+    "openssh-client",
+    "openssl",
+    "rsync",
+    "zstd",
+];
 
 /// Only the oldest root builds the `mix release` fixture; newer ones run it with the runtime it carries.
 const ELIXIR_PACKAGES: &[&str] = &["elixir", "erlang-dev", "erlang-tools"];
