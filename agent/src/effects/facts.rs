@@ -18,7 +18,7 @@ use super::failure::{release_failed, step_failed};
 use super::files::blocking;
 use crate::driver::clock;
 use crate::host::{elf, facts, platform, users};
-use crate::secrets::Versions;
+use crate::store::secrets::Versions;
 use crate::supervisor::{Claims, Observer};
 
 /// Where programs that are named without a path are looked for, as PID 1 does.

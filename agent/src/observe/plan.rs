@@ -17,10 +17,10 @@ use deployd_core::state::{AppState, Release};
 
 use super::outline;
 use crate::effects::{RealHost, release_failed, step_failed};
-use crate::secrets::Versions;
 use crate::store::disk;
 use crate::store::releases::TreeName;
-use crate::supervisor::{Observer as _, Supervisor, store_failed};
+use crate::store::secrets::Versions;
+use crate::supervisor::{Observer as _, Supervisor};
 
 type Deployd = Arc<Supervisor<RealHost>>;
 

@@ -13,29 +13,26 @@ pub mod bundle;
 pub mod merge;
 pub mod seal;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Timestamp};
 use deployd_api::release::ReleaseDocument;
-use deployd_api::secret::{SecretName, SecretsRequest};
+use deployd_api::secret::SecretsRequest;
 use deployd_api::spec::Spec;
 use deployd_core::secrets::{BUNDLE, Form, Sealed, folder};
 use tokio::sync::Mutex;
 
 use crate::effects::{on_disk, step_failed};
 use crate::host::systemd::Systemd;
-use crate::store::secrets::SecretRecord;
+use crate::store::secrets::{SecretRecord, Versions, versions};
 use crate::store::{Store, atomic};
 use crate::supervisor::store_failed;
 
 use bundle::Bundle;
 use seal::Sealer;
-
-/// Versions by name.
-pub type Versions = BTreeMap<SecretName, u32>;
 
 /// The vault of this host.
 #[derive(Debug)]
@@ -201,10 +198,6 @@ impl Vault {
         };
         on_disk(work).await?.map_err(|e| step_failed(&e))
     }
-}
-
-fn versions(records: &[SecretRecord]) -> Versions {
-    records.iter().filter(|r| !r.removed).map(|r| (r.name.clone(), r.version)).collect()
 }
 
 const fn other(form: Form) -> Form {

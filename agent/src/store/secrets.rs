@@ -1,6 +1,8 @@
 //! What is known of secrets: names, versions, who and when, and the ciphertext for the recovery key. Values are
 //! never here. A row stays when its secret is unset, so that no later value gets a version that was used.
 
+use std::collections::BTreeMap;
+
 use deployd_api::ids::{AppName, Timestamp};
 use deployd_api::secret::SecretName;
 use rusqlite::params;
@@ -8,6 +10,14 @@ use rusqlite::params;
 use super::db::Db;
 use super::error::StoreError;
 use super::handle::Store;
+
+/// Versions by name.
+pub type Versions = BTreeMap<SecretName, u32>;
+
+/// The versions of those that are set.
+pub fn versions(records: &[SecretRecord]) -> Versions {
+    records.iter().filter(|r| !r.removed).map(|r| (r.name.clone(), r.version)).collect()
+}
 
 /// A secret of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +93,11 @@ impl Store {
     pub async fn secrets(&self, app: &AppName) -> Result<Vec<SecretRecord>, StoreError> {
         let app = app.clone();
         self.call(move |db| db.secrets(&app)).await
+    }
+
+    /// The versions that a new release of the app gets.
+    pub async fn secret_versions(&self, app: &AppName) -> Result<Versions, StoreError> {
+        Ok(versions(&self.secrets(app).await?))
     }
 
     /// Writes rows, all or none.

@@ -32,7 +32,7 @@ use tracing::error;
 use crate::driver::hold::Hold;
 use crate::driver::{Control, Port, SharedState, clock, record};
 use crate::store::journal::{Begun, NewDeployment};
-use crate::store::{Store, StoreError, secrets};
+use crate::store::{Store, StoreError};
 use crate::view;
 
 pub use call::Call;
@@ -258,7 +258,7 @@ impl<H: Port + Observer> Supervisor<H> {
     async fn admit(&self, app: &AppName, call: &Call, slot: &Slot) -> Result<(), ErrorBody> {
         self.leases.check(app, call.lease.as_ref()).await?;
         if call.expect.is_some() {
-            let secrets = secrets::current(&self.store, app).await.map_err(|e| store_failed(&e))?;
+            let secrets = self.store.secret_versions(app).await.map_err(|e| store_failed(&e))?;
             plan::refuse_stale(call.expect, &*slot.state.lock().await, &secrets).map_err(|e| *e)?;
         }
         Ok(())
