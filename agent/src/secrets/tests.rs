@@ -1,5 +1,6 @@
 //! The vault with plain files: what stands on disk when, and what survives.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 
 use deployd_api::ids::Digest;
