@@ -52,6 +52,21 @@ mod tests {
     const PAGE: &str = "# A\n\n```sh\n# first\nsudo apt install ./x\n\nctl hosts add a=1 \\\n  b=2\n```\n\
                         text\n```text\n$ not typed\n```\n```toml deployd.toml\napp = \"x\"\n```\n```sh\nctl push\n```\n";
 
+    /// More, and it is no first hour. What the commands do is `host_first_hour`'s subject.
+    #[test]
+    fn the_first_hour_is_short() -> Result<()> {
+        let page = std::fs::read_to_string(crate::package::repository().join("docs/first-hour.md"))?;
+        let commands = commands(&page)?;
+        assert!((5..=15).contains(&commands.len()), "{} commands: {commands:#?}", commands.len());
+        assert!(commands[0].contains("deployd-ctl_*.deb"), "it begins with an installation: {commands:#?}");
+        let count = |word: &str| commands.iter().filter(|command| command.starts_with(word)).count();
+        assert!(count("deployd-ctl push") == 2 && count("deployd-ctl status") == 2, "{commands:#?}");
+        let named: Vec<&str> =
+            ["web1", "web2", "web3"].into_iter().filter(|host| page.contains(host)).collect();
+        assert_eq!(named.len(), 3, "{named:?}");
+        Ok(())
+    }
+
     #[test]
     fn only_what_is_typed_is_a_command() -> Result<()> {
         let commands = commands(PAGE)?;

@@ -200,7 +200,7 @@ fn certificates_of_the_rig_are_what_they_say() -> Result<()> {
     }
     // sshd closes most of them: others take their place.
     let flood = Flood::start(&from, (host.address().v4, 22).into(), 200)?;
-    wait::until(Duration::from_secs(60), "a crowd", || match flood.opened() {
+    wait::until(Duration::from_mins(1), "a crowd", || match flood.opened() {
         opened if opened >= 300 => Ok(()),
         opened => Err(opened.to_string()),
     })?;

@@ -10,7 +10,7 @@ use deployd_tests::effort::{Effort, sample, seed};
 use deployd_tests::fleet::{Before, Fleet, Phase, Running, Settled, Shell};
 
 /// Hosts finish or undo alone; a lease that nobody renews ends after 15 s.
-const SETTLED: Duration = Duration::from_secs(120);
+const SETTLED: Duration = Duration::from_mins(2);
 /// What a lease may outlive its holder, with the time that a busy machine takes.
 const LEASE: Duration = Duration::from_secs(30);
 /// What a CI server leaves between its two signals.
@@ -185,7 +185,7 @@ impl Trial {
             0 => ensure!(settled.one_release()? != old, "{settled:?}, {called:?}"),
             // It was told, with what to do.
             3 | 4 | 6 | 7 => {
-                ensure!(called.stderr.contains(&name) && called.stderr.contains("next"), "{called:?}")
+                ensure!(called.stderr.contains(&name) && called.stderr.contains("next"), "{called:?}");
             }
             _ => anyhow::bail!("{called:?}"),
         }

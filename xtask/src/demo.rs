@@ -30,7 +30,7 @@ const ROLLED_BACK: i32 = 4;
 /// How long the load flows undisturbed between two deployments, so that there is something to compare with.
 const STEADY: Duration = Duration::from_secs(3);
 /// What the old release may take to finish its connections, and a margin.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_mins(1);
 
 /// Options of the demo.
 #[derive(Debug, clap::Args)]

@@ -26,7 +26,7 @@ struct Args {
 enum Command {
     /// All that must pass, cheapest first, suites on real hosts last
     Test(test::Args),
-    /// Shows a release replacing another under load, on a real systemd host
+    /// Shows a release replacing another under load, on three real systemd hosts
     Demo(demo::Args),
     /// Runs a benchmark
     Bench(bench::Args),

@@ -71,7 +71,7 @@ impl Fleet {
             |(name, suite): &(String, Suite)| Host::boot_on(&Image::ensure(*suite)?, name, Arc::clone(&net));
         let booted: Vec<Result<Host>> = thread::scope(|scope| {
             let threads: Vec<_> = wanted.iter().map(|one| scope.spawn(move || boot(one))).collect();
-            let joined = threads.into_iter().map(|thread| thread.join());
+            let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
             joined.map(|host| host.unwrap_or_else(|_| Err(anyhow!("booting panicked")))).collect()
         });
         let mut hosts = booted.into_iter().collect::<Result<Vec<_>>>()?;
@@ -137,7 +137,7 @@ impl Fleet {
         let entry = |host: &Host| {
             format!("[hosts.{}]\naddress = \"{}\"\ngroups = [\"web\"]\n\n", host.name(), host.address().v4)
         };
-        let text: String = self.hosts.iter().map(entry).collect();
+        let text = self.hosts.iter().map(entry).collect::<Vec<_>>().concat();
         self.ops.host.write_file(&format!("{PROJECT}/fleet.toml"), text, 0o644)
     }
 
@@ -195,7 +195,8 @@ impl Fleet {
     /// Every machine knows all names.
     fn name_all(&self) -> Result<()> {
         let all = || self.hosts.iter().chain([&self.ops.host]);
-        let names: String = all().map(|h| format!("{} {}\n", h.address().v4, h.name())).collect();
+        let names: Vec<String> = all().map(|h| format!("{} {}\n", h.address().v4, h.name())).collect();
+        let names = names.concat();
         for host in all() {
             // Its own name is its address, too: what is said of `web1` must not end at loopback.
             host.write_file("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n{names}"), 0o644)?;

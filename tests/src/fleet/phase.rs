@@ -16,7 +16,7 @@ const BALLAST: usize = 48;
 const ON_THEIR_WAY: u64 = 4_000_000;
 /// What a start of the app takes, so that a phase can be met.
 const START_MS: &str = "1500";
-const REACHED: Duration = Duration::from_secs(120);
+const REACHED: Duration = Duration::from_mins(2);
 
 /// How far a push got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

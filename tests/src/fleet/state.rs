@@ -106,7 +106,8 @@ impl Fleet {
 fn difference(before: &str, after: &str) -> String {
     let only = |one: &str, other: &str, sign: char| -> String {
         let there: std::collections::BTreeSet<&str> = other.lines().collect();
-        one.lines().filter(|line| !there.contains(line)).map(|line| format!("\n{sign} {line}")).collect()
+        let lines = one.lines().filter(|line| !there.contains(line)).map(|line| format!("\n{sign} {line}"));
+        lines.collect::<Vec<_>>().concat()
     };
     only(before, after, '-') + &only(after, before, '+')
 }
