@@ -276,7 +276,7 @@ impl RealHost {
             Some(instance) => {
                 let instance_name = format!("{}@{}", instance.process, instance.number);
                 let place = format!("{host}, {instance_name} of {label}; [checks.{name}]");
-                self.with_log(body.cause("where", place), instance).await
+                self.with_log(body.cause("where", place), &instance.unit).await
             }
             None => body,
         }
