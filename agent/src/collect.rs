@@ -40,8 +40,8 @@ pub async fn at_start(systemd: &Systemd) {
 
 /// A check that was interrupted is made anew, with a command of its own.
 async fn end_checks(systemd: &Systemd) -> Result<(), ErrorBody> {
-    let found = systemd.list(&["deployd-check-*.service"]).await.map_err(|e| step_failed(&e))?;
-    // Processes of an app that is named `check` are instances.
+    let found = systemd.list(&["deployd-check-dpl_*.service"]).await.map_err(|e| step_failed(&e))?;
+    // Processes of an app that is named `check` are instances, and its migrations are none of a user's.
     for unit in found.into_iter().filter(|unit| !unit.name.contains('@')) {
         systemd.clear(&unit.name).await.map_err(|e| step_failed(&e))?;
     }

@@ -19,6 +19,7 @@ use deployd::store::Store;
 use deployd::supervisor::{Call, Claim, Claims, Observer, Supervisor};
 use deployd_api::deployment::{Deployment, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::fleet::LeaseRequest;
 use deployd_api::ids::{AppName, DeploymentId, Digest, Timestamp};
 use deployd_api::release::{Origin, ReleaseDocument};
 use deployd_api::spec::parse;
@@ -452,4 +453,103 @@ async fn an_abort_outlives_the_agent() {
     let site = site.again("").await;
     assert_eq!(site.ends(1).await, Verdict::RolledBack);
     assert_eq!(site.host.did("switch"), 0);
+}
+
+fn lease(holder: u32) -> LeaseRequest {
+    let reason = "push v2".to_owned();
+    LeaseRequest { id: id(holder), holder: format!("ops-{holder}"), reason, ttl_ms: 60_000 }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_keeps_others_out_over_restarts_of_the_agent() {
+    let site = fresh().await;
+    // Of an app that the host does not know yet.
+    let first = site.supervisor.take_lease(&app(), &lease(90)).await.unwrap();
+    assert_eq!(site.submit(1, build(1)).await.unwrap_err().code, ErrorCode::LeaseHeld);
+    let site = site.again("").await;
+    let kept = site.supervisor.lease(&app()).await.unwrap().unwrap();
+    assert_eq!((&kept.id, kept.epoch, kept.since), (&first.id, first.epoch, first.since));
+    let other = site.supervisor.take_lease(&app(), &lease(91)).await.unwrap_err();
+    assert_eq!(other.code, ErrorCode::LeaseHeld);
+    assert!(other.message.contains("ops-90") && other.message.contains("renewed"), "{}", other.message);
+    let held = |number, epoch| Call { lease: Some(Claim { id: id(90), epoch }), ..call(number) };
+    site.wait_at("check");
+    site.supervisor.submit(&app(), held(2, first.epoch), build(1)).await.unwrap();
+    assert_eq!(site.supervisor.give_up_lease(&app(), &id(90)).await.unwrap(), None);
+    // What was taken goes on without it, and is known by its id, whoever asks.
+    let next = site.supervisor.take_lease(&app(), &lease(91)).await.unwrap();
+    assert!(next.epoch > first.epoch);
+    assert_eq!(site.submit(2, build(1)).await.unwrap().id, id(2));
+    site.host.let_go();
+    assert_eq!(site.ends(2).await, Verdict::Committed);
+    let lost = site.supervisor.submit(&app(), held(3, first.epoch), Request::Stop).await.unwrap_err();
+    assert_eq!(lost.code, ErrorCode::LeaseLost);
+    // No lease outlives its boot.
+    let site = site.again("another").await;
+    assert_eq!(site.supervisor.lease(&app()).await.unwrap(), None);
+    site.submit(4, Request::Stop).await.unwrap();
+    assert_eq!(site.ends(4).await, Verdict::Committed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_by_a_plan_of_before_ends_no_watch() {
+    let site = fresh().await;
+    site.submit(1, build(1)).await.unwrap();
+    site.ends(1).await;
+    let seen = fingerprint(&site.state().await, &BTreeMap::new());
+    site.wait_at("monitor");
+    site.submit(2, build(2)).await.unwrap();
+    site.until(2, |d| d.live).await;
+    let planned = |number| Call { expect: Some(seen), ..call(number) };
+    let stale = site.supervisor.submit(&app(), planned(3), build(3)).await.unwrap_err();
+    assert_eq!(stale.code, ErrorCode::PlanStale);
+    assert!(site.supervisor.known(&id(2)).await.unwrap().unwrap().verdict.is_none(), "it is watched on");
+    let seen = fingerprint(&site.state().await, &BTreeMap::new());
+    let call = Call { expect: Some(seen), ..call(4) };
+    site.supervisor.submit(&app(), call, build(4)).await.unwrap();
+    site.host.let_go();
+    assert_eq!(site.ends(4).await, Verdict::Committed);
+}
+
+fn migrating(number: u32) -> Request {
+    let spec = format!("{SPEC}[migrate]\ncommand = \"bin/web migrate\"\n");
+    let document = ReleaseDocument::new(Digest::of(&number.to_be_bytes()), parse(&spec).unwrap());
+    Request::Push(Box::new(Push::new(document, None)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_an_agent_left_is_waited_for_and_after_a_reboot_it_is_told_of() {
+    let site = fresh().await;
+    site.submit(1, build(1)).await.unwrap();
+    site.ends(1).await;
+    site.wait_at("migrate");
+    site.submit(2, migrating(2)).await.unwrap();
+    site.begun("migrate", 1).await;
+    let site = site.again("").await;
+    assert_eq!(site.ends(2).await, Verdict::Committed);
+    assert_eq!((site.host.did("migrate"), site.host.did("clear-migration")), (1, 1));
+    site.wait_at("migrate");
+    site.submit(3, migrating(3)).await.unwrap();
+    site.begun("migrate", 2).await;
+    let site = site.again("another").await;
+    assert_eq!(site.ends(3).await, Verdict::RolledBack);
+    assert_eq!(site.host.did("migrate"), 0, "never again by itself");
+    let told = site.supervisor.known(&id(3)).await.unwrap().unwrap().failure.unwrap();
+    assert_eq!(told.code, ErrorCode::Rebooted);
+    assert!(told.causes.iter().any(|(_, text)| text.contains("may be applied")), "{told:?}");
+    assert!(told.hint.contains("logs -a shop --instance migrate --release v3"), "{}", told.hint);
+    assert_eq!(site.state().await.live.unwrap().to_string(), "v2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_fails_is_the_end_of_its_push() {
+    let site = fresh().await;
+    site.submit(1, build(1)).await.unwrap();
+    site.ends(1).await;
+    let started = site.host.did("start-instance");
+    site.host.fails.lock().unwrap().insert("migrate");
+    site.submit(2, migrating(2)).await.unwrap();
+    assert_eq!(site.ends(2).await, Verdict::RolledBack);
+    assert_eq!(site.host.did("start-instance"), started, "nothing of it was started");
+    assert_eq!(site.state().await.live.unwrap().to_string(), "v1");
 }

@@ -101,6 +101,7 @@ fn example_units() -> Result<String> {
         label: Label::FIRST,
         digest: document.digest(),
         document,
+        earlier: vec![],
         tree: "/var/lib/deployd/apps/shop/releases/v1-0a1b2c3d".to_owned(),
         runtime: "/var/lib/deployd/runtime/4e5f6a7b".to_owned(),
         beam: false,

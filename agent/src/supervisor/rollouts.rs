@@ -59,7 +59,7 @@ fn with(mut all: Vec<Rollout>, app: &AppName, rollout: Rollout) -> Result<Vec<Ro
             if !same {
                 let message =
                     format!("rollout {} of {app} moves to another release: {}", rollout.id, known.label);
-                return Err(wrong(message, "a rollout moves to one release: begin another"));
+                return wrong(message, "a rollout moves to one release: begin another");
             }
             *known = rollout;
         }
@@ -70,15 +70,15 @@ fn with(mut all: Vec<Rollout>, app: &AppName, rollout: Rollout) -> Result<Vec<Ro
     Ok(all)
 }
 
-fn wrong(message: String, hint: &str) -> Box<ErrorBody> {
-    Box::new(ErrorBody::new(ErrorCode::BadRequest, message, hint))
+fn wrong<T>(message: String, hint: &str) -> Result<T, Box<ErrorBody>> {
+    Err(Box::new(ErrorBody::new(ErrorCode::BadRequest, message, hint)))
 }
 
 fn check(app: &AppName, rollout: &Rollout) -> Result<(), Box<ErrorBody>> {
     for of in [&rollout.app, &rollout.document.spec.app] {
         if of != app {
             let message = format!("the path says {app}, the rollout says {of}");
-            return Err(wrong(message, "send it to its own app's route"));
+            return wrong(message, "send it to its own app's route");
         }
     }
     let mut names: Vec<&str> = rollout.hosts.iter().map(|h| h.host.as_str()).collect();
@@ -87,14 +87,14 @@ fn check(app: &AppName, rollout: &Rollout) -> Result<(), Box<ErrorBody>> {
     names.dedup();
     if count == 0 || count > HOSTS_MAX || names.len() != count {
         let message = format!("a rollout has 1 to {HOSTS_MAX} hosts, each once: {count} are named");
-        return Err(wrong(message, "name each host once"));
+        return wrong(message, "name each host once");
     }
     let migrates = rollout.migrate_on.as_ref().map(deployd_api::ids::HostName::as_str);
     if let Some(host) = migrates.filter(|host| !names.contains(host)) {
-        return Err(wrong(
+        return wrong(
             format!("{host}, which is to migrate, is no host of the rollout"),
             "name one of its hosts",
-        ));
+        );
     }
     Ok(())
 }

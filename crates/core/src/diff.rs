@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deployd_api::deployment::ConfigChange;
 use deployd_api::release::ReleaseDocument;
+use deployd_api::secret::SecretName;
 use deployd_api::spec::{Millis, Spec};
 
 /// Environment first, then every other key of the spec that differs, dotted. A table that is new or gone
@@ -86,7 +87,7 @@ pub fn summary(from: Option<&ReleaseDocument>, to: &ReleaseDocument) -> Vec<Stri
 fn secrets(from: &ReleaseDocument, to: &ReleaseDocument) -> Option<String> {
     let names: BTreeSet<_> = from.secrets.keys().chain(to.secrets.keys()).collect();
     let other = names.into_iter().filter(|name| from.secrets.get(*name) != to.secrets.get(*name));
-    let other: Vec<&str> = other.map(|name| name.as_str()).collect();
+    let other: Vec<&str> = other.map(SecretName::as_str).collect();
     (!other.is_empty()).then(|| format!("secrets: {}", other.join(" ")))
 }
 

@@ -364,8 +364,10 @@ impl Progress {
             Migrated::No | Migrated::Failed => body,
             Migrated::Applied => body.cause("kept", "its migration ran to its end and stays applied"),
             Migrated::Begun => {
-                let next =
-                    format!("look whether its migration was applied ({}); then: ", self.migration_logs);
+                let next = format!(
+                    "look whether its migration was applied before you go on ({}); ",
+                    self.migration_logs
+                );
                 body.hint.insert_str(0, &next);
                 let lost =
                     "its migration had begun and its end was not seen: it may be applied, in part, or not";

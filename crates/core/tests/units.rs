@@ -56,6 +56,7 @@ fn release() -> Release {
         size: 0,
         runs: 1,
         base_port: 0,
+        earlier: vec![],
     }
 }
 

@@ -42,6 +42,8 @@ fn unit_names_tell_the_instance() {
         ("deployd-shop-my_worker-v7.3@12.service", 7, "my-worker@12"),
         ("deployd-shop-http_proxy_-v7@1.service", 7, "http proxy@1"),
         ("deployd-shop-http_proxy-v7@1.service", 7, "http-proxy@1"),
+        ("deployd-shop-migrate-v7.2.service", 7, "migrate"),
+        ("deployd-shop-migrate-v7@1.service", 7, "migrate@1"),
     ] {
         let found = parse(&format!(r#","_SYSTEMD_UNIT":"{unit}""#)).unwrap();
         assert_eq!((found.label.unwrap().number(), found.instance.as_str()), (label, instance), "{unit}");
@@ -55,6 +57,8 @@ fn unit_names_tell_the_instance() {
         "deployd-a-b-x1@1.service",
         "deployd-a-b-v1@x.service",
         "deployd-a-b-v1@.service",
+        "deployd-a-b-v1.service",
+        "deployd-check-web-0.service",
     ] {
         assert!(parse(&format!(r#","_SYSTEMD_UNIT":"{unit}""#)).is_none(), "{unit}");
     }
@@ -90,6 +94,12 @@ fn filter() -> LogFilter {
 #[test]
 fn patterns_name_exactly_the_units_asked_for() {
     assert_eq!(filter().patterns(), ["deployd-my_shop-*-*@*.service", "deployd-my_shop-migrate-*.service"]);
+    let migrations =
+        LogFilter { label: Label::new(4), process: Some("migrate".parse().unwrap()), ..filter() };
+    assert_eq!(
+        migrations.patterns()[2..],
+        ["v4", "v4.*"].map(|tag| format!("deployd-my_shop-migrate-{tag}.service"))
+    );
     let filter = LogFilter {
         label: Label::new(4),
         process: Some("a-b".parse().unwrap()),

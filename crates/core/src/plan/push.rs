@@ -277,9 +277,9 @@ fn plan_stage(from: From, strategy: Strategy, swap: &Swap<'_>, steps: &mut Steps
         && let Some(before) = facts.state.releases.get(&release.label)
     {
         // What this activation ran stays known, and the next one runs none of it.
-        let mut back = Release { runs: new.tag.run, ..before.clone() };
-        back.earlier = release.earlier.clone();
-        back.earlier.push((new.tag.run, new.spec().clone()));
+        let mut earlier = release.earlier.clone();
+        earlier.push((new.tag.run, new.spec().clone()));
+        let back = Release { runs: new.tag.run, earlier, ..before.clone() };
         steps.add(Phase::Stage, Action::add(release.clone()), vec![Action::add(back)]);
     }
     let dismiss = record(Change::Dismiss { tag: new.tag });

@@ -2,6 +2,7 @@
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::release::ReleaseState;
+use deployd_api::secret::SecretName;
 use deployd_api::spec::{Address, Handoff, Spec, Strategy};
 
 use super::Push;
@@ -59,7 +60,7 @@ fn refuse_secrets(push: &Push, facts: &Facts) -> Refusal {
     let secrets = &push.document.spec.secrets;
     let named = secrets.required.iter().chain(&secrets.files);
     let mut missing: Vec<&str> =
-        named.filter(|name| !push.document.secrets.contains_key(name)).map(|name| name.as_str()).collect();
+        named.filter(|name| !push.document.secrets.contains_key(name)).map(SecretName::as_str).collect();
     missing.sort_unstable();
     missing.dedup();
     if let Some(first) = missing.first() {

@@ -347,7 +347,7 @@ impl Host {
                 }
             }
             Action::Migrate { unit, words, surroundings, .. } => {
-                self.migrate(unit, words, &surroundings.tree)?
+                self.migrate(unit, words, &surroundings.tree)?;
             }
             Action::ClearMigration { unit } => drop(self.migrations.remove(unit)),
             Action::Steer { sockets, to, .. } => return self.steer(sockets, *to, state),
