@@ -7,6 +7,8 @@
 
 mod agent;
 mod captured;
+mod fake_host;
+mod hosts;
 mod observe;
 mod pki;
 mod push;

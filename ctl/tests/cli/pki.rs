@@ -154,7 +154,7 @@ async fn renewal_keeps_name_and_roles_and_makes_a_new_key() {
     let before = std::fs::read_to_string(&identity).unwrap();
     let run = ran(operator(dir.path(), &["pki", "renew"])).await;
     assert_eq!(
-        run.stdout, "your identity ops-1 holds for 365 d; the old one had 364 d left.\n",
+        run.stdout, "your identity ops-1 holds for 365 d; the old one had 365 d left.\n",
         "{}",
         run.stderr
     );

@@ -26,13 +26,14 @@ const SOON_DAYS: i64 = 30;
 /// From here on, people are told that clocks differ.
 const CLOCK_MS: u64 = 10_000;
 
-/// Reads the package from stdin; `dpkg` alone does not fetch what it needs.
+/// Reads the package from stdin. `dpkg` needs no network; `apt-get` fetches what the package needs and is missing.
 const INSTALL: &str = r#"
 set -e
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 cat >"$folder/deployd.deb"
 export DEBIAN_FRONTEND=noninteractive
-dpkg --force-confold -i "$folder/deployd.deb" >&2 || { apt-get update -q >&2; apt-get install -y -q -f >&2; }
+dpkg --force-confold -i "$folder/deployd.deb" >&2 ||
+  { apt-get update -q >&2; apt-get install -y -q "$folder/deployd.deb" >&2; }
 "#;
 /// Reads the bundle from stdin.
 const ENROL: &str = "deployd enroll install && systemctl enable -q deployd.socket && \
@@ -191,7 +192,7 @@ fn closed(host: &FleetHost, error: CtlError) -> CtlError {
 /// `clock +3 ms`, with a word when that is much.
 pub(super) fn clock(info: &HostInfo, now: Timestamp) -> String {
     let (ahead, behind) = (info.now.since_ms(now), now.since_ms(info.now));
-    let (sign, apart) = if ahead > 0 { ("+", ahead) } else { ("-", behind) };
+    let (sign, apart) = if behind > 0 { ("-", behind) } else { ("+", ahead) };
     let text = format!("clock {sign}{}", human::took(apart));
     if apart > CLOCK_MS { format!("{text}: set it, timedatectl set-ntp true") } else { text }
 }

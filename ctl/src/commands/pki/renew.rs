@@ -10,7 +10,7 @@ use super::open_authority;
 use crate::commands::{Context, Host};
 use crate::error::CtlError;
 use crate::human;
-use crate::pki::authority::{Authority, OPERATOR_TTL, Signed, new_key};
+use crate::pki::authority::{Authority, EXTRA, OPERATOR_TTL, Signed, new_key};
 use crate::pki::facts::days_text;
 use crate::pki::{Home, Identity, home};
 
@@ -45,7 +45,7 @@ fn renew_own(context: &Context<'_>, home: &Home, own: &Identity) -> Result<ExitC
     let key = new_key()?;
     // The same length as before.
     let length = own.facts.not_after.since_ms(own.facts.not_before);
-    let ttl = Duration::from_millis(length).saturating_sub(Duration::from_hours(25));
+    let ttl = Duration::from_millis(length).saturating_sub(EXTRA);
     let ttl = if ttl.is_zero() { OPERATOR_TTL } else { ttl };
     let signed = authority.operator(&own.facts.name, &own.facts.roles, ttl, &key, now)?;
     authority.record(&signed)?;
