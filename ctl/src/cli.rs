@@ -1,10 +1,16 @@
 //! The command line, as clap definitions and nothing else. What a verb does is in `commands`.
 
+mod hosts;
+mod pki;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use deployd_api::ids::{AppName, Label};
 use deployd_api::spec::{Millis, Selector, Strategy, parse_duration};
+
+pub(crate) use hosts::{Hosts, HostsAdd, HostsCommand};
+pub(crate) use pki::{Pki, PkiCommand, PkiInit, PkiIssue};
 
 /// Deploys apps to hosts without losing a connection.
 #[derive(Debug, Parser)]
@@ -131,6 +137,10 @@ pub(crate) enum Command {
     Remove(Remove),
     /// Look for what is wrong with the host
     Doctor,
+    /// Add, list, check and remove the hosts of the fleet
+    Hosts(Hosts),
+    /// Identities: who may do what, and the CA of the fleet
+    Pki(Pki),
     /// Explain a verb, all of them, or the keys of the spec
     Help(Help),
     /// Print completions for a shell

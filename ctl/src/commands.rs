@@ -3,11 +3,13 @@
 mod abort;
 mod deploy;
 mod doctor;
+mod hosts;
 mod logs;
 mod operate;
+mod pki;
 mod plan;
 mod push;
-mod reach;
+pub(crate) mod reach;
 mod releases;
 mod remove;
 mod rollback;
@@ -36,7 +38,7 @@ pub(crate) struct Context<'a> {
     pub(crate) client: Client,
     /// The name of the host in what is printed.
     pub(crate) host: String,
-    reached: Reached<'a>,
+    pub(crate) reached: Reached<'a>,
     /// What Ctrl-C has to say at this moment.
     interrupted: RefCell<String>,
 }
@@ -49,13 +51,12 @@ impl<'a> Context<'a> {
     }
 
     /// The hosts that a command is for: those of `--host`, else every one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "verbs of fleets use it"))]
     pub(crate) fn hosts(&self) -> Result<Vec<Host>, CtlError> {
         self.reached.hosts()
     }
 
     /// The hosts that a spec means; without a selector the fleet's only group. `--host` narrows these too.
-    #[cfg_attr(not(test), expect(dead_code, reason = "verbs of fleets use it"))]
+    #[expect(dead_code, reason = "verbs of fleets use it")]
     pub(crate) fn hosts_of(&self, selectors: &[Selector]) -> Result<Vec<Host>, CtlError> {
         self.reached.hosts_of(selectors)
     }
@@ -86,6 +87,8 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<Exit
         Command::Abort => abort::run(context).await,
         Command::Remove(args) => remove::run(context, args).await,
         Command::Doctor => doctor::run(context).await,
+        Command::Hosts(args) => hosts::run(context, args).await,
+        Command::Pki(args) => pki::run(context, args).await,
         // They need no agent and were answered before.
         Command::Help(_) | Command::Completions(_) => Ok(ExitCode::Ok),
     }

@@ -3,7 +3,7 @@
 //! | by subject | modules |
 //! |---|---|
 //! | what was asked | [`cli`] (definitions only), [`foreign`] (verbs of other tools), [`project`] (spec, app, git) |
-//! | where, and as whom | [`fleet`] (`fleet.toml`), [`pki`] (identity, CA) |
+//! | where, and as whom | [`fleet`] (`fleet.toml`), [`pki`] (identity, CA), [`enrol`] (from a bare host to one of the fleet) |
 //! | doing it | [`commands`] (a file a verb), [`artifact`] (folder → manifest), [`client`], [`follow`] |
 //! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`hint`], [`table`], [`human`] |
 //! | explaining itself | [`help`] (verbs, keys of the spec, completions) |
@@ -16,6 +16,7 @@ mod artifact;
 mod cli;
 mod client;
 mod commands;
+mod enrol;
 mod error;
 mod failure;
 mod fanout;

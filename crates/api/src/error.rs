@@ -167,6 +167,9 @@ codes! {
     /// `fleet.toml` is wrong, or names no such host.
     FleetInvalid = "fleet_invalid", 400, Usage, false,
         "mend fleet.toml at the line that is named; deployd-ctl hosts list shows what it says";
+    /// A host could not be added to the fleet, which is as before.
+    HostNotAdded = "host_not_added", 409, Refused, true,
+        "mend what is named, and run deployd-ctl hosts add again: it goes on where it stopped";
     /// No such rollout on this host.
     RolloutNotFound = "rollout_not_found", 404, Usage, false,
         "deployd-ctl status -a {app} shows what serves; deployd-ctl push begins a rollout";

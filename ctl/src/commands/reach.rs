@@ -22,13 +22,12 @@ pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) client: Client,
     /// `10.0.0.11:7443`, or the path of the local socket.
-    #[cfg_attr(not(test), expect(dead_code, reason = "verbs of fleets show it"))]
     pub(crate) address: String,
     /// As `fleet.toml` says.
-    #[cfg_attr(not(test), expect(dead_code, reason = "verbs of fleets choose by it"))]
+    #[expect(dead_code, reason = "verbs of fleets choose by it")]
     pub(crate) groups: Vec<String>,
     /// As `fleet.toml` says.
-    #[cfg_attr(not(test), expect(dead_code, reason = "verbs of fleets choose by it"))]
+    #[expect(dead_code, reason = "verbs of fleets choose by it")]
     pub(crate) labels: BTreeMap<String, String>,
 }
 
@@ -60,7 +59,7 @@ impl Dialer {
         identity.must_be_valid(human::now())?;
         let list = identity.folder.as_ref().map(|folder| folder.join(home::CRL)).filter(|path| path.exists());
         let revoked = list
-            .map(|path| CertificateRevocationListDer::from_pem_file(path))
+            .map(CertificateRevocationListDer::from_pem_file)
             .transpose()
             .map_err(|e| broken("read the list of revoked certificates, crl.pem", e))?;
         let tls = tls::config(&identity, revoked).map_err(|e| broken("use your identity", e))?;
@@ -115,6 +114,26 @@ impl<'a> Reached<'a> {
             });
         }
         Ok(known.of(&meant))
+    }
+
+    /// The hosts that are named, or that a group or label means.
+    pub(crate) fn hosts_named(&self, names: &[String]) -> Result<Vec<Host>, CtlError> {
+        let known = self.known()?;
+        let fleet = self.of_fleet()?;
+        let selectors: Result<Vec<Selector>, _> = names.iter().map(|name| name.parse()).collect();
+        let selectors = selectors.map_err(|e: deployd_api::ids::InvalidId| CtlError::Usage {
+            message: e.to_string(),
+            hint: "deployd-ctl hosts list shows what there is".to_owned(),
+        })?;
+        Ok(known.of(&fleet.select(&selectors)?))
+    }
+
+    /// The fleet of this command. `--local` has none.
+    pub(crate) fn of_fleet(&self) -> Result<&Fleet, CtlError> {
+        self.known()?.fleet.as_ref().ok_or_else(|| CtlError::Usage {
+            message: "--local is one host, and this command is about a fleet".to_owned(),
+            hint: "run it without --local".to_owned(),
+        })
     }
 
     /// The only host that can be meant, for verbs that know one host: its client fails and says why when there

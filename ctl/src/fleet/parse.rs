@@ -128,7 +128,6 @@ impl<'t> Reader<'t> {
         hosts
     }
 
-    #[expect(clippy::type_complexity, reason = "the fields of one host, taken apart at once")]
     fn host(
         &mut self,
         fields: &DeTable<'t>,

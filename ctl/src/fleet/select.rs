@@ -1,6 +1,6 @@
 //! From selectors to hosts. Nothing is an error, never an empty success.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use deployd_api::spec::Selector;
 
@@ -52,11 +52,11 @@ impl Fleet {
 
     /// Adds what there is to choose from.
     fn tell(&self, mut body: deployd_api::error::ErrorBody) -> deployd_api::error::ErrorBody {
-        let labels: BTreeMap<String, ()> =
-            self.hosts.iter().flat_map(|h| &h.labels).map(|(k, v)| (format!("{k}={v}"), ())).collect();
+        let labels: BTreeSet<String> =
+            self.hosts.iter().flat_map(|h| &h.labels).map(|(k, v)| format!("{k}={v}")).collect();
         let lists = [
             ("groups", self.groups().into_iter().map(str::to_owned).collect::<Vec<_>>()),
-            ("labels", labels.into_keys().collect()),
+            ("labels", labels.into_iter().collect()),
             ("hosts", self.hosts.iter().map(|h| h.name.to_string()).collect()),
         ];
         for (heading, names) in lists {
@@ -73,15 +73,11 @@ mod tests {
     use crate::fleet::parse;
 
     fn fleet(hosts: &[(&str, &str, &str)]) -> Fleet {
-        let text: String = hosts
-            .iter()
-            .enumerate()
-            .map(|(i, (name, groups, region))| {
-                format!(
-                    "[hosts.{name}]\naddress = \"10.0.0.{i}\"\ngroups = [{groups}]\nlabels = {{ region = \"{region}\" }}\n"
-                )
-            })
-            .collect();
+        let mut text = String::new();
+        for (i, (name, groups, region)) in hosts.iter().enumerate() {
+            text += &format!("[hosts.{name}]\naddress = \"10.0.0.{i}\"\ngroups = [{groups}]\n");
+            text += &format!("labels = {{ region = \"{region}\" }}\n");
+        }
         Fleet { file: "fleet.toml".into(), hosts: parse(&text).unwrap() }
     }
 

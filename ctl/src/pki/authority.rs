@@ -25,6 +25,10 @@ use crate::error::CtlError;
 const DAY: Duration = Duration::from_hours(24);
 /// Certificates begin this long ago: clocks differ.
 const BACK: Duration = Duration::from_hours(25);
+/// They end this much later, so that one just made has all its days.
+const GRACE: Duration = Duration::from_hours(1);
+/// By how much a certificate is longer than what was asked for.
+pub(crate) const EXTRA: Duration = BACK.saturating_add(GRACE);
 /// How long a host's certificate holds.
 pub(crate) const HOST_TTL: Duration = DAY.saturating_mul(90);
 /// How long an operator's does, unless they say otherwise.
@@ -223,7 +227,7 @@ fn blank(name: &str, now: Timestamp, ttl: Duration) -> Result<CertificateParams,
     params.distinguished_name = subject;
     params.serial_number = Some(SerialNumber::from(serial()?));
     params.not_before = moment(now) - BACK;
-    params.not_after = moment(now) + ttl;
+    params.not_after = moment(now) + ttl + GRACE;
     Ok(params)
 }
 

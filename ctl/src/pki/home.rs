@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::invalid;
@@ -24,6 +24,9 @@ pub(crate) const ISSUED: &str = "issued.jsonl";
 pub(crate) const RECOVERY: &str = "recovery.pub";
 /// The key that opens these, encrypted with a passphrase.
 pub(crate) const RECOVERY_KEY: &str = "recovery.key.age";
+
+/// Held while the list of what was issued is changed.
+const LOCK: &str = ".lock";
 
 /// The folder of an operator.
 #[derive(Debug, Clone)]
@@ -105,7 +108,16 @@ impl Home {
         Ok(())
     }
 
-    fn make(&self) -> Result<(), CtlError> {
+    /// One command at a time may change the list of what was issued; the others wait until this is dropped.
+    pub(crate) fn turn(&self) -> Result<File, CtlError> {
+        self.make()?;
+        let path = self.path(LOCK);
+        let taken = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        taken.map_err(|e| failed("lock", &path, &e))
+    }
+
+    /// Makes the folder.
+    pub(crate) fn make(&self) -> Result<(), CtlError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         made.map_err(|e| failed("make", &self.folder, &e))
     }
@@ -120,6 +132,16 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), CtlError> {
 /// The same, and never over another file.
 pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), CtlError> {
     let kept = staged(path, content).and_then(|file| file.persist_noclobber(path).map_err(|e| e.error));
+    kept.and_then(|_| sync_folder(path)).map_err(|e| failed("write", path, &e))
+}
+
+/// Writes a file that is no secret, with the mode that it has, or that new files of the user get.
+pub(crate) fn write_shared(path: &Path, content: &[u8]) -> Result<(), CtlError> {
+    let mode = fs::metadata(path).map_or(0o644, |m| m.permissions().mode() & 0o777);
+    let kept = staged(path, content).and_then(|file| {
+        file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+        file.persist(path).map_err(|e| e.error)
+    });
     kept.and_then(|_| sync_folder(path)).map_err(|e| failed("write", path, &e))
 }
 
@@ -147,8 +169,6 @@ fn failed(verb: &str, path: &Path, error: &io::Error) -> CtlError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -79,6 +79,7 @@ pub(crate) fn text(list: &[Issued]) -> Result<String, CtlError> {
 
 /// Adds one.
 pub(crate) fn add(home: &Home, issued: Issued) -> Result<(), CtlError> {
+    let _turn = home.turn()?;
     let mut list = read(home)?;
     list.push(issued);
     home.write(home::ISSUED, text(&list)?.as_bytes())

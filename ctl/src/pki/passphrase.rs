@@ -20,20 +20,17 @@ pub(crate) fn ask(what: &str) -> Result<SecretString, CtlError> {
 
 /// A new one, typed twice.
 pub(crate) fn choose(what: &str) -> Result<SecretString, CtlError> {
-    let passphrase = match given() {
-        Some(passphrase) => passphrase,
-        None => {
-            let first = prompt(&format!("New passphrase for {what}: "))?;
-            check(&first)?;
-            let second = prompt("The same again: ")?;
-            if first.expose_secret() != second.expose_secret() {
-                return Err(usage("the two passphrases differ; nothing was made", "run it again"));
-            }
-            first
-        }
-    };
-    check(&passphrase)?;
-    Ok(passphrase)
+    if let Some(passphrase) = given() {
+        check(&passphrase)?;
+        return Ok(passphrase);
+    }
+    let first = prompt(&format!("New passphrase for {what}: "))?;
+    check(&first)?;
+    let second = prompt("The same again: ")?;
+    if first.expose_secret() == second.expose_secret() {
+        return Ok(first);
+    }
+    Err(usage("the two passphrases differ; nothing was made", "run it again"))
 }
 
 fn check(passphrase: &SecretString) -> Result<(), CtlError> {

@@ -7,7 +7,10 @@
 
 mod agent;
 mod captured;
+mod fake_host;
+mod hosts;
 mod observe;
+mod pki;
 mod push;
 
 use std::path::Path;

@@ -22,6 +22,7 @@ pub fn assemble(binaries: &Binaries, version: &str) -> Result<Packages> {
     turn.lock().context("failed to wait for another process that packs")?;
     let pack_one =
         |name: &str| pack(binaries, name, version, &arch).with_context(|| format!("failed to pack {name}"));
+    // In this order: that of ctl holds that of the agent, for the hosts that it adds.
     Ok(Packages { agent: pack_one("deployd")?, ctl: pack_one("deployd-ctl")? })
 }
 
@@ -36,11 +37,13 @@ fn pack(binaries: &Binaries, name: &str, version: &str, arch: &str) -> Result<Pa
     let mut size = 0;
     for entry in list.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
         let entry = Entry::parse(entry).with_context(|| format!("wrong line in `files`: {entry}"))?;
-        let source = match entry.source.strip_prefix("bin:") {
-            Some(binary) => binaries.find(binary),
-            None => repository().join(entry.source),
+        let source = match entry.source.split_once(':') {
+            Some(("bin", binary)) => binaries.find(binary),
+            Some(("deb", package)) => out.join(format!("{package}_{version}_{arch}.deb")),
+            _ => repository().join(entry.source),
         };
-        size += place(&source, &tree.join(entry.target), entry.mode)?;
+        let target = entry.target.replace("@VERSION@", version).replace("@ARCH@", arch);
+        size += place(&source, &tree.join(target), entry.mode)?;
     }
     let debian = tree.join("DEBIAN");
     fs::create_dir_all(&debian)?;
@@ -132,7 +135,9 @@ mod tests {
             for line in list.lines().filter(|line| !line.starts_with('#')) {
                 let entry = Entry::parse(line).expect("a right line");
                 assert!(
-                    entry.source.starts_with("bin:") || repository().join(entry.source).is_file(),
+                    entry.source.starts_with("bin:")
+                        || entry.source.starts_with("deb:")
+                        || repository().join(entry.source).is_file(),
                     "{line}"
                 );
             }
