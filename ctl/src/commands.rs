@@ -3,6 +3,7 @@
 mod abort;
 mod deploy;
 mod doctor;
+mod heard;
 mod logs;
 mod operate;
 mod plan;
@@ -57,9 +58,8 @@ impl<'a> Context<'a> {
     }
 
     /// The hosts that a command is for.
-    #[expect(dead_code, reason = "verbs of fleets use it")]
-    pub(crate) fn hosts(&self) -> Vec<Host> {
-        vec![Host { name: self.host.clone(), client: self.client.clone() }]
+    pub(crate) fn hosts(&self) -> Result<Vec<Host>, CtlError> {
+        Ok(vec![Host { name: self.host.clone(), client: self.client.clone() }])
     }
 
     /// Sets what Ctrl-C says from here on.

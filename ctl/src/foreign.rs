@@ -68,7 +68,8 @@ fn translate(theirs: &str, has: impl Fn(&str) -> bool) -> Option<String> {
 
 /// `secrets set` of `secrets set K=V`.
 fn verb_of(ours: &str) -> String {
-    let plain = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
+    let plain =
+        |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
     ours.split_whitespace().take(2).take_while(plain).collect::<Vec<_>>().join(" ")
 }
 

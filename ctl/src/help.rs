@@ -76,7 +76,8 @@ fn explain(args: &Help) -> Result<String, CtlError> {
             let found = words.iter().try_fold(&mut cli, |verb, word| verb.find_subcommand_mut(word));
             found.map(|verb| verb.render_help().to_string()).ok_or_else(|| CtlError::Usage {
                 message: format!("there is no verb {}", words.join(" ")),
-                hint: "deployd-ctl help all lists them; help VERB explains one, help spec the keys".to_owned(),
+                hint: "deployd-ctl help all lists them; help VERB explains one, help spec the keys"
+                    .to_owned(),
             })
         }
     }

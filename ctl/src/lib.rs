@@ -12,6 +12,7 @@
 //! talk to stderr, by [`printer`] only; every end has one exit code.
 
 mod artifact;
+mod certificates;
 mod cli;
 mod client;
 mod commands;

@@ -148,7 +148,10 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("proxy", "there is no proxy here: systemd owns the listener, and the kernel moves the traffic"),
     ("accessory", "an accessory is an app of its own here: a folder with a deployd.toml"),
     ("volumes", "what is kept over releases is `shared = [\"DIR\"]` of a process (deployd-ctl help spec)"),
-    ("regions", "hosts have labels: region = \"fra\" in fleet.toml, and hosts = \"region=fra\" in deployd.toml"),
+    (
+        "regions",
+        "hosts have labels: region = \"fra\" in fleet.toml, and hosts = \"region=fra\" in deployd.toml",
+    ),
     ("production", "an environment is a spec of its own here: deployd-ctl push -c production.toml"),
     ("staging", "an environment is a spec of its own here: deployd-ctl push -c staging.toml"),
     ("registry", "there is no registry here: push sends the files that hosts lack"),

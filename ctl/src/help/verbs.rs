@@ -11,8 +11,8 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     (
         "Deploy",
         &[
-            "init", "push", "plan", "rollback", "releases", "rollout", "abort", "promote", "secrets", "scale",
-            "run", "migrate", "start", "stop", "restart", "remove",
+            "init", "push", "plan", "rollback", "releases", "rollout", "abort", "promote", "secrets",
+            "scale", "run", "migrate", "start", "stop", "restart", "remove",
         ],
     ),
     ("Observe", &["status", "logs", "exec", "console", "doctor"]),
