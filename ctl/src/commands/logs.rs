@@ -91,15 +91,16 @@ impl Print<'_> {
         let mut merge = Merge::new(self.hosts.len());
         let mut failed: Vec<(usize, ErrorBody)> = Vec::new();
         loop {
-            let next = match (args.follow, merge.due()) {
-                (true, Some(due)) => match tokio::time::timeout_at(due, news.recv()).await {
-                    Ok(next) => next,
-                    Err(_) => {
+            let due = merge.due().filter(|_| args.follow);
+            let next = match due {
+                None => news.recv().await,
+                Some(due) => {
+                    let Ok(next) = tokio::time::timeout_at(due, news.recv()).await else {
                         self.lines(merge.take())?;
                         continue;
-                    }
-                },
-                _ => news.recv().await,
+                    };
+                    next
+                }
             };
             let Some((host, news)) = next else { break };
             let name = &self.hosts[host].name;

@@ -85,14 +85,13 @@ async fn clear(
     hosts: &[Host],
 ) -> Result<ExitCode, CtlError> {
     let path = format!("/apps/{app}/releases/{label}/clear");
-    let (meant, missed) = match hosts {
-        [_] => (hosts.to_vec(), ExitCode::Ok),
-        _ => {
-            let heard = fetch(hosts, app).await;
-            let code = settle(&heard)?;
-            let bad = where_bad(&heard, app, label)?;
-            (hosts.iter().filter(|h| bad.contains(&h.name.as_str())).cloned().collect(), code)
-        }
+    let (meant, missed) = if let [_] = hosts {
+        (hosts.to_vec(), ExitCode::Ok)
+    } else {
+        let heard = fetch(hosts, app).await;
+        let code = settle(&heard)?;
+        let bad = where_bad(&heard, app, label)?;
+        (hosts.iter().filter(|h| bad.contains(&h.name.as_str())).cloned().collect(), code)
     };
     let cleared = ask(&meant, |client| {
         let path = path.clone();
