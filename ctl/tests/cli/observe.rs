@@ -337,17 +337,18 @@ async fn completions_know_the_verbs_of_verbs() {
     let script = run(&agent, &["completions", "bash"]).await.stdout;
     let offered = |words: &str, at: usize| {
         let ask = format!(
-            "COMP_WORDS=({words}); COMP_CWORD={at}; _deployd-ctl deployd-ctl \"${{COMP_WORDS[{at}]}}\" \
+            "COMP_WORDS=({words}); COMP_CWORD={at}; _deployd_ctl deployd-ctl \"${{COMP_WORDS[{at}]}}\" \
              \"${{COMP_WORDS[$(({at}-1))]}}\"; echo \"${{COMPREPLY[@]}}\""
         );
         let output = std::process::Command::new("bash").arg("-c").arg(format!("{script}\n{ask}")).output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     };
+    assert!(script.contains("-o default deployd-ctl\n"), "{script}");
     assert!(offered("deployd-ctl re", 1).split_whitespace().eq(["releases", "restart", "remove"]));
     assert_eq!(offered("deployd-ctl releases cl", 2).trim(), "clear");
     assert!(offered("deployd-ctl releases clear --o", 3).contains("--output"));
     for (shell, want) in
-        [("zsh", "_deployd-ctl__subcmd__releases"), ("fish", "__fish_seen_subcommand_from releases")]
+        [("zsh", "_deployd-ctl__subcmd__releases"), ("fish", "_using_subcommand releases; and")]
     {
         let script = run(&agent, &["completions", shell]).await.stdout;
         assert!(script.contains(want), "{shell}: {script}");

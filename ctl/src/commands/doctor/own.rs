@@ -25,8 +25,8 @@ pub(super) fn findings(heard: &Heard<Seen>, now: Timestamp) -> Vec<Finding> {
     let seen = match &heard.answer {
         Ok(seen) => seen,
         Err(error) => {
-            let causes: Vec<&str> = error.causes.iter().map(|(_, text)| text.as_str()).collect();
-            let what = [error.message.as_str()].into_iter().chain(causes).collect::<Vec<_>>().join("; ");
+            let causes = error.causes.iter().map(|(_, text)| text.as_str());
+            let what = std::iter::once(error.message.as_str()).chain(causes).collect::<Vec<_>>().join("; ");
             let code = if heard.trouble() == Some("no answer") { "unreachable" } else { error.code.as_str() };
             return vec![finding(Severity::Error, code, &what, &error.hint)];
         }
