@@ -106,11 +106,11 @@ impl Print<'_> {
             let name = &self.hosts[host].name;
             match news {
                 News::Line(line) => merge.add(host, line),
-                News::Away(why) => self
-                    .context
-                    .printer
-                    .talk(&format!("! {name} went away ({why}); its lines go on when it is back")),
-                News::Back => self.context.printer.talk(&format!("! {name} is back")),
+                News::Away(why) => {
+                    let text = format!("! {name} does not answer ({why}); its lines come when it does");
+                    self.context.printer.talk(&text);
+                }
+                News::Back => self.context.printer.talk(&format!("! {name} answers again")),
                 News::GivenUp => {}
                 News::Failed(error) => {
                     let body = error.to_body();

@@ -161,9 +161,12 @@ fn print_certificates<T>(
     heard: &[Heard<T>],
     of: impl Fn(&T) -> Option<&CertificateInfo>,
 ) -> Result<(), CtlError> {
+    if context.printer.volume == Volume::Quiet {
+        return Ok(());
+    }
     let found = heard.iter().filter_map(|h| Some((h.host.as_str(), of(h.answer.as_ref().ok()?)?)));
     let ends = certificates::ending(found, human::now());
-    if !ends.is_empty() && context.printer.volume != Volume::Quiet {
+    if !ends.is_empty() {
         context.printer.data("")?;
     }
     for line in ends.iter().flat_map(|text| wrap(&format!("certificates: {text}: {CTL} doctor"), WIDTH)) {

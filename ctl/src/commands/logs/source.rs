@@ -16,7 +16,7 @@ const LINES_MISSED_MAX: u32 = 10_000;
 #[derive(Debug)]
 pub(super) enum News {
     Line(LogLine),
-    /// It went away; told once.
+    /// It is not there; told once until it is.
     Away(String),
     Back,
     /// It does not come back.
