@@ -249,9 +249,6 @@ pub(crate) struct Logs {
     /// Only this level and worse
     #[arg(long, value_enum)]
     pub(crate) level: Option<Level>,
-    /// Only these hosts: web1
-    #[arg(long = "host", value_name = "HOST")]
-    pub(crate) hosts: Vec<String>,
     /// Only this one: web@1, web, or web1/web@1 of one host
     #[arg(long, value_name = "NAME")]
     pub(crate) instance: Option<String>,

@@ -3,6 +3,7 @@
 mod abort;
 mod deploy;
 mod doctor;
+mod heard;
 mod hosts;
 mod logs;
 mod operate;

@@ -14,6 +14,8 @@ use verbs::{EXAMPLES, GROUPS, SHORT};
 
 /// The keys of the spec, each with its default and meaning.
 const SPEC: &str = include_str!("help/spec.txt");
+/// The name of the program.
+const NAME: &str = "deployd-ctl";
 /// What the short help ends with.
 const MORE: &str = "More: deployd-ctl help all, help VERB, help spec (the keys of deployd.toml)";
 
@@ -127,10 +129,22 @@ fn detail(verb: &clap::Command, parent: &str) -> String {
 }
 
 fn completions(args: &Completions) -> String {
+    // The script for bash takes the `-` of a name apart and then does not find the verbs of verbs: it is made for
+    // a name without one, and registered for ours.
+    const PLAIN: &str = "deployd_ctl";
+    let is_bash = args.shell == clap_complete::Shell::Bash;
     let mut cli = Cli::command();
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut cli, "deployd-ctl", &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    clap_complete::generate(args.shell, &mut cli, if is_bash { PLAIN } else { NAME }, &mut text);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    if !is_bash {
+        return text;
+    }
+    let registered = |line: &str| match line.strip_suffix(PLAIN) {
+        Some(rest) if rest.trim_start().starts_with("complete ") => format!("{rest}{NAME}\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(registered).collect()
 }
 
 #[cfg(test)]

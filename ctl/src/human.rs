@@ -67,6 +67,12 @@ pub(crate) fn plural(n: u64, word: &str) -> String {
     format!("{} {word}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
+/// `web1 web2 web3`, or `12 hosts` when nobody would read them all.
+pub(crate) fn names(hosts: &[&str]) -> String {
+    const READ: usize = 4;
+    if hosts.len() <= READ { hosts.join(" ") } else { plural(hosts.len() as u64, "host") }
+}
+
 /// The current moment.
 pub(crate) fn now() -> Timestamp {
     Timestamp(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))

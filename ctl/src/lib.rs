@@ -5,14 +5,15 @@
 //! | what was asked | [`cli`] (definitions only), [`foreign`] (verbs of other tools), [`project`] (spec, app, git) |
 //! | where, and as whom | [`fleet`] (`fleet.toml`), [`pki`] (identity, CA), [`enrol`] (from a bare host to one of the fleet) |
 //! | doing it | [`commands`] (a file a verb), [`artifact`] (folder → manifest), [`client`], [`follow`] |
-//! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`hint`], [`table`], [`human`] |
-//! | explaining itself | [`help`] (verbs, keys of the spec, completions) |
+//! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`hint`], [`table`], [`human`], [`certificates`] |
+//! | explaining itself | [`help`] (verbs, examples, keys of the spec, completions) |
 //! | ending | [`error`] |
 //!
 //! Invariants: ctl holds no truth (the agent finishes or undoes its part alone); data goes to stdout and
 //! talk to stderr, by [`printer`] only; every end has one exit code.
 
 mod artifact;
+mod certificates;
 mod cli;
 mod client;
 mod commands;

@@ -89,6 +89,7 @@ pub(super) const VERBS: &[(&str, &str)] = &[
     ("apps:info", "status"),
     ("apps:destroy", "remove"),
     ("create", "init"),
+    ("generate", "init"),
     ("maintenance:on", "stop"),
     ("maintenance:off", "start"),
     ("pg:backups", "backup"),

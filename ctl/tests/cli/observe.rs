@@ -109,7 +109,7 @@ async fn releases() {
             "v2   live         9 Sep 2001  root  -    code, POOL_SIZE, deploy.monitor",
             "v1   kept         9 Sep 2001  root  -    first release",
             "1 kept for rollback, 1.9 MB on disk, 4 kB of it not shared.",
-            "undo: deployd-ctl --local rollback -a shop [vN]",
+            "undo: deployd-ctl --local rollback -a shop [v1]",
         ],
     );
     agent.ok("POST /apps/shop/releases/v3/clear", rows.clone());
@@ -279,6 +279,82 @@ async fn logs() {
     assert_eq!(lines, captured::lines("logs"));
 }
 
+/// A host is named as a fleet names it, also where there is one.
+#[tokio::test]
+async fn logs_of_an_instance_of_a_host() {
+    let agent = Agent::start();
+    agent.on("GET /apps/shop/logs?follow=false&instance=web%401", Answer::Lines(captured::lines("logs")));
+    let shown = run(&agent, &["--local", "logs", "--instance", "web1/web@1"]).await;
+    assert_eq!((shown.code, shown.stdout.lines().count()), (0, 2), "{}", shown.stderr);
+}
+
+/// What a newer agent tells of its host: who asks, the clocks, a certificate that ends, a lease.
+#[tokio::test]
+async fn a_host_that_tells_what_it_is() {
+    let agent = Agent::start();
+    let day = 24 * 3600 * 1000;
+    let info = json!({
+        "host": "web1", "agent": "0.1.0", "systemd": "252", "os": "Debian", "arch": "x86_64", "glibc": null,
+        "cpus": 2, "memory_total": 1, "memory_available": 1, "disk_free": 1, "disk_total": 1, "now": ago(3_600_000),
+        "certificate": {"serial": "0a", "not_before": 0, "not_after": ago(0) + 6 * day + day / 2},
+        "caller": "root", "roles": ["admin"],
+    });
+    agent.ok("GET /host", info);
+    agent.ok("GET /doctor", captured::value("doctor"));
+    let shown = run(&agent, &["--local", "doctor"]).await;
+    let lines: Vec<&str> = shown.stdout.lines().collect();
+    assert!(lines[0].ends_with("; you are root (admin)"), "{}", shown.stdout);
+    let header = "HOST  AGENT  SYSTEMD            REACHED    CLOCK  DISK FREE         CERT  APPS  FINDINGS";
+    assert_eq!(
+        lines[2].split_whitespace().collect::<Vec<_>>(),
+        header.split_whitespace().collect::<Vec<_>>()
+    );
+    assert!(shown.stdout.contains("clock_skew") && shown.stdout.contains("behind yours"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("deployd-ctl pki renew web1"), "{}", shown.stdout);
+    assert_eq!(shown.code, 10);
+    let report = run(&agent, &["--local", "doctor", "-o", "json"]).await;
+    let report: Value = serde_json::from_str(&report.stdout).unwrap();
+    let codes: Vec<&str> =
+        report["findings"].as_array().unwrap().iter().map(|f| f["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["clock_skew", "certificate_ends"]);
+
+    agent.ok("GET /apps/shop", status("status_warm", V2_UP, 3_600_000));
+    agent.ok(
+        "GET /apps/shop/lease",
+        json!({"id": "5386c07198757a5bbfeee6fa2cdb4815", "epoch": 1, "holder": "ops-1", "reason": "push v3",
+               "since": LONG_AGO, "renewed_ms_ago": 10, "expires_in_ms": 14_000}),
+    );
+    let shown = run(&agent, &["--local", "status"]).await;
+    let text = shown.stdout.replace('\n', " ");
+    assert!(text.contains("Being deployed by ops-1 (push v3) since 01:46:40."), "{}", shown.stdout);
+    assert!(shown.stdout.contains("certificates: that of web1 ends in 6 days: deployd-ctl --local doctor"));
+}
+
+/// What a shell offers behind a verb, asked of the shell itself.
+#[tokio::test]
+async fn completions_know_the_verbs_of_verbs() {
+    let agent = Agent::start();
+    let script = run(&agent, &["completions", "bash"]).await.stdout;
+    let offered = |words: &str, at: usize| {
+        let ask = format!(
+            "COMP_WORDS=({words}); COMP_CWORD={at}; _deployd_ctl deployd-ctl \"${{COMP_WORDS[{at}]}}\" \
+             \"${{COMP_WORDS[$(({at}-1))]}}\"; echo \"${{COMPREPLY[@]}}\""
+        );
+        let output = std::process::Command::new("bash").arg("-c").arg(format!("{script}\n{ask}")).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    assert!(script.contains("-o default deployd-ctl\n"), "{script}");
+    assert!(offered("deployd-ctl re", 1).split_whitespace().eq(["releases", "restart", "remove"]));
+    assert_eq!(offered("deployd-ctl releases cl", 2).trim(), "clear");
+    assert!(offered("deployd-ctl releases clear --o", 3).contains("--output"));
+    for (shell, want) in
+        [("zsh", "_deployd-ctl__subcmd__releases"), ("fish", "_using_subcommand releases; and")]
+    {
+        let script = run(&agent, &["completions", shell]).await.stdout;
+        assert!(script.contains(want), "{shell}: {script}");
+    }
+}
+
 #[tokio::test]
 async fn logs_since_have_no_limit_of_ours() {
     let agent = Agent::start();
@@ -294,6 +370,8 @@ async fn help_needs_no_agent() {
         (vec!["help"], 0, "Usage: deployd-ctl"),
         (vec!["help", "push"], 0, "Usage: deployd-ctl push"),
         (vec!["help", "all"], 0, "doctor: Look for what is wrong with the host"),
+        (vec!["help", "--all"], 0, "Observe:"),
+        (vec!["help", "releases", "clear"], 0, "Example: deployd-ctl releases clear v44"),
         (vec!["help", "spec"], 0, "drain_timeout"),
         (vec!["completions", "bash"], 0, "complete -F"),
         (vec!["help", "nothing"], 2, ""),
@@ -311,12 +389,11 @@ async fn wrong_command_lines_say_what_is_right() {
     for (arguments, code, want) in [
         (vec!["status"], 2, "this version drives the host it runs on; fleets of hosts come next"),
         (vec!["--local", "deploy"], 2, "unknown command \"deploy\"; here it is: deployd-ctl --local push"),
-        (
-            vec!["apps", "destroy"],
-            2,
-            "unknown command \"apps destroy\"; here it is: deployd-ctl --local remove",
-        ),
-        (vec!["ssh", "console"], 2, "\"ssh console\" is not built yet in this version"),
+        (vec!["apps", "destroy"], 2, "unknown command \"apps destroy\"; here it is: deployd-ctl remove"),
+        (vec!["scale", "count", "3"], 2, "is not built yet in this version"),
+        (vec!["production", "deploy"], 2, "here it is: deployd-ctl push -c production.toml"),
+        (vec!["releases", "rollback"], 2, "here it is: deployd-ctl rollback"),
+        (vec!["--local", "logs", "--instance", "web9/web@1"], 2, "there is no host web9 to read logs from"),
         (vec!["statsu"], 2, "status"),
         (vec!["--local", "push", "nowhere"], 2, "error artifact_invalid: cannot read the artifact"),
         (vec!["--local", "push", "--strategy", "canary"], 2, "`canary` is not built yet in this version"),

@@ -37,13 +37,7 @@ fn pack(binaries: &Binaries, name: &str, version: &str, arch: &str) -> Result<Pa
     let mut size = 0;
     for entry in list.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
         let entry = Entry::parse(entry).with_context(|| format!("wrong line in `files`: {entry}"))?;
-        let source = match entry.source.split_once(':') {
-            Some(("bin", binary)) => binaries.find(binary),
-            Some(("deb", package)) => out.join(format!("{package}_{version}_{arch}.deb")),
-            _ => repository().join(entry.source),
-        };
-        let target = entry.target.replace("@VERSION@", version).replace("@ARCH@", arch);
-        size += place(&source, &tree.join(target), entry.mode)?;
+        size += entry.place(binaries, &out, &tree, (version, arch))?;
     }
     let debian = tree.join("DEBIAN");
     fs::create_dir_all(&debian)?;
@@ -79,17 +73,43 @@ impl<'a> Entry<'a> {
         let complete = words.next().is_none() && !target.starts_with('/');
         complete.then_some(Self { source, target, mode: u32::from_str_radix(mode, 8).ok()? })
     }
+
+    /// Puts it into the tree and returns its size.
+    fn place(&self, binaries: &Binaries, out: &Path, tree: &Path, of: (&str, &str)) -> Result<u64> {
+        let (version, arch) = of;
+        let target = tree.join(self.target.replace("@VERSION@", version).replace("@ARCH@", arch));
+        if let Some(words) = self.source.strip_prefix("says:") {
+            let mut words = words.split(',');
+            let program = binaries.find(words.next().unwrap_or_default());
+            let text = output_of(&path_text(&program)?, &words.collect::<Vec<_>>())?;
+            make_folder_of(&target)?;
+            fs::write(&target, format!("{text}\n"))?;
+            fs::set_permissions(&target, fs::Permissions::from_mode(self.mode))?;
+            return Ok(text.len() as u64 + 1);
+        }
+        let source = match self.source.split_once(':') {
+            Some(("bin", binary)) => binaries.find(binary),
+            Some(("deb", package)) => out.join(format!("{package}_{version}_{arch}.deb")),
+            _ => repository().join(self.source),
+        };
+        place(&source, &target, self.mode)
+    }
 }
 
 /// Copies a file and returns its size.
 fn place(source: &Path, target: &Path, mode: u32) -> Result<u64> {
+    make_folder_of(target)?;
+    let size = fs::copy(source, target).with_context(|| format!("failed to copy {}", source.display()))?;
+    fs::set_permissions(target, fs::Permissions::from_mode(mode))?;
+    Ok(size)
+}
+
+fn make_folder_of(target: &Path) -> Result<()> {
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
     }
-    let size = fs::copy(source, target).with_context(|| format!("failed to copy {}", source.display()))?;
-    fs::set_permissions(target, fs::Permissions::from_mode(mode))?;
-    Ok(size)
+    Ok(())
 }
 
 fn fill_in(control: &Path, version: &str, arch: &str, size: u64) -> Result<()> {
@@ -128,6 +148,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_says_becomes_a_file() {
+        let tree = tempfile::tempdir().expect("a folder");
+        let binaries = Binaries { executables: "/bin".into(), shim: "/none".into() };
+        let entry = Entry::parse("says:echo,completions,bash usr/share/c/x 0644").expect("right");
+        let size = entry.place(&binaries, tree.path()).expect("placed");
+        let text = fs::read_to_string(tree.path().join("usr/share/c/x")).expect("a file");
+        assert_eq!((text.as_str(), size), ("completions bash\n", 17));
+        let failing = Entry::parse("says:false usr/share/c/y 0644").expect("right");
+        assert!(failing.place(&binaries, tree.path()).is_err());
+        assert!(!tree.path().join("usr/share/c/y").exists());
+    }
+
+    #[test]
     fn descriptions_name_files_that_exist() {
         for name in ["deployd", "deployd-ctl"] {
             let list = fs::read_to_string(repository().join("packaging/deb").join(name).join("files"))
@@ -135,8 +168,7 @@ mod tests {
             for line in list.lines().filter(|line| !line.starts_with('#')) {
                 let entry = Entry::parse(line).expect("a right line");
                 assert!(
-                    entry.source.starts_with("bin:")
-                        || entry.source.starts_with("deb:")
+                    ["bin:", "deb:", "says:"].iter().any(|kind| entry.source.starts_with(kind))
                         || repository().join(entry.source).is_file(),
                     "{line}"
                 );

@@ -71,11 +71,12 @@ fn known_keys(source: &str) -> BTreeSet<String> {
     lists.flat_map(|list| list.split('"').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
-/// Every verb and every flag that `--help` tells.
+/// Every verb that `help all` lists, and every flag that each one's `--help` tells.
 fn ctl_words() -> Result<BTreeSet<String>> {
     let help = |words: &str| output(&format!("run --quiet --locked -p deployd-ctl -- {words} --help"));
     let mut words = BTreeSet::new();
-    for verb in verbs(&help("")?) {
+    let all = output("run --quiet --locked -p deployd-ctl -- help all")?;
+    for verb in listed(&all) {
         let text = help(&verb)?;
         words.extend(flags(&text));
         // A verb of a verb stands with it: `releases clear`.
@@ -83,6 +84,13 @@ fn ctl_words() -> Result<BTreeSet<String>> {
         words.insert(verb);
     }
     Ok(words)
+}
+
+/// The verbs of the list in groups that `help all` begins with.
+fn listed(all: &str) -> Vec<String> {
+    let lines = all.lines().take_while(|line| *line != "Options:");
+    let verbs = lines.filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    verbs.map(str::to_owned).collect()
 }
 
 fn verbs(help: &str) -> Vec<String> {
