@@ -3,6 +3,7 @@
 mod abort;
 mod deploy;
 mod doctor;
+pub(crate) mod init;
 mod logs;
 mod operate;
 mod plan;
@@ -89,6 +90,6 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<Exit
         Command::Remove(args) => remove::run(context, args).await,
         Command::Doctor => doctor::run(context).await,
         // They need no agent and were answered before.
-        Command::Help(_) | Command::Completions(_) => Ok(ExitCode::Ok),
+        Command::Init(_) | Command::Help(_) | Command::Completions(_) => Ok(ExitCode::Ok),
     }
 }
