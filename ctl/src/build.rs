@@ -112,7 +112,10 @@ impl Missing<'_> {
             (format!("there is no {shown}"), "name the folder or tar file of the release".to_owned())
         } else if self.ran {
             let message = format!("the build went well and there is no {shown}");
-            (message, format!("mend [build] artifact in {}: where the build puts its result", self.spec.display()))
+            (
+                message,
+                format!("mend [build] artifact in {}: where the build puts its result", self.spec.display()),
+            )
         } else if self.project.build.command.is_some() {
             let hint = format!("build it: deployd-ctl push without --no-build -a {}", self.project.spec.app);
             (format!("there is no {shown}: it was not built yet"), hint)
@@ -134,10 +137,12 @@ fn warn_of_sources(printer: &Printer, root: &Path) {
     let has = |name: &str| root.join(name).exists();
     if has("mix.exs") && (has("deps") || has("_build")) || has("Cargo.toml") && has("target") {
         let root = root.display();
-        printer.talk(&format!("note: {root} holds the project's sources; [build] artifact says what to send"));
+        printer
+            .talk(&format!("note: {root} holds the project's sources; [build] artifact says what to send"));
     }
     if has(".env") {
-        printer.talk("note: .env becomes part of the release; values for hosts only: deployd-ctl help secrets");
+        printer
+            .talk("note: .env becomes part of the release; values for hosts only: deployd-ctl help secrets");
     }
 }
 

@@ -66,7 +66,9 @@ pub(crate) fn read(root: &Path, manifest: &Manifest, spec: &Spec) -> Needs {
                 }
             }
             Kind::Elf(facts) if counted.contains(file.path) => {
-                if let Some(version) = facts.glibc.clone().filter(|v| glibc.as_ref().is_none_or(|(g, _)| v > g)) {
+                if let Some(version) =
+                    facts.glibc.clone().filter(|v| glibc.as_ref().is_none_or(|(g, _)| v > g))
+                {
                     let text: Vec<String> = version.iter().map(ToString::to_string).collect();
                     glibc = Some((version, named(&text.join("."))));
                 }
@@ -124,7 +126,7 @@ fn arch_of(files: &[Found<'_>]) -> Option<Named> {
         let most = seen.into_iter().max_by_key(|(_, (count, _))| *count);
         most.map(|(arch, (_, file))| Named { name: arch.to_owned(), file: file.to_owned() })
     };
-    of(Role::Program).or_else(|| of(Role::Loaded))
+    of(Role::Program).or_else(|| of(Role::Beside)).or_else(|| of(Role::Loaded))
 }
 
 /// The files that count: programs, what is surely loaded, and what these need of the artifact's own libraries.
@@ -142,8 +144,9 @@ fn counted<'a>(files: &[Found<'a>], arch: Option<&str>) -> HashSet<&'a str> {
         }
     }
     // Libraries for musl stand beside those for glibc in packages that bring both.
-    let is_for_musl =
-        |facts: &Facts| facts.interpreter.is_none() && facts.needed.iter().any(|l| l.starts_with("libc.musl-"));
+    let is_for_musl = |facts: &Facts| {
+        facts.interpreter.is_none() && facts.needed.iter().any(|l| l.starts_with("libc.musl-"))
+    };
     let begin: HashSet<&str> = files.iter().filter(|f| f.role != Role::Other).map(|f| f.path).collect();
     let mut open: Vec<usize> = Vec::new();
     for (at, (path, facts)) in all.iter().enumerate() {

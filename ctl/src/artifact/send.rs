@@ -213,7 +213,8 @@ mod tests {
     #[test]
     fn small_files_share_a_stream_and_what_is_read_is_counted() {
         let dir = tempfile::tempdir().unwrap();
-        let contents: Vec<String> = (0..200).map(|n| format!("{}{n}", "the same words ".repeat(40))).collect();
+        let contents: Vec<String> =
+            (0..200).map(|n| format!("{}{n}", "the same words ".repeat(40))).collect();
         for (n, content) in contents.iter().enumerate() {
             fs::write(dir.path().join(n.to_string()), content).unwrap();
         }

@@ -46,10 +46,12 @@ pub(super) async fn run(
         CtlError::Answer(Box::new(body))
     };
     let ended = follow(printer, folder, command, &mut tail).await;
-    let status = ended.map_err(|e| failed(format!("sh cannot be run in {}: {e}", folder.display()), Vec::new()))?;
+    let status =
+        ended.map_err(|e| failed(format!("sh cannot be run in {}: {e}", folder.display()), Vec::new()))?;
     if !status.success() {
         // On a terminal, and in a log, its output stands right above.
-        let lines = if printer.volume == Volume::Quiet || printer.is_json() { tail.lines() } else { tail.last(5) };
+        let lines =
+            if printer.volume == Volume::Quiet || printer.is_json() { tail.lines() } else { tail.last(5) };
         return Err(failed(in_words(status), lines));
     }
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -70,12 +72,7 @@ fn in_words(status: ExitStatus) -> String {
 }
 
 /// The child, its output copied, until it has ended. Programs that it leaves running are not waited for.
-async fn follow(
-    printer: &Printer,
-    folder: &Path,
-    command: &str,
-    tail: &mut Tail,
-) -> io::Result<ExitStatus> {
+async fn follow(printer: &Printer, folder: &Path, command: &str, tail: &mut Tail) -> io::Result<ExitStatus> {
     let (reader, writer) = io::pipe()?;
     let mut line = Command::new("sh");
     line.arg("-c").arg(command).current_dir(folder).stdin(Stdio::null());

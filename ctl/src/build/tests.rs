@@ -58,9 +58,8 @@ fn a_failed_build_tells_its_status_and_its_last_lines() {
 /// A daemon that the build leaves behind keeps the pipe open; it is not waited for.
 #[test]
 fn what_the_build_leaves_running_is_not_waited_for() {
-    let folder = Folder::new(
-        "[build]\ncommand = \"mkdir out; sleep 1000 & echo $! > out/pid\"\nartifact = \"out\"",
-    );
+    let folder =
+        Folder::new("[build]\ncommand = \"mkdir out; sleep 1000 & echo $! > out/pid\"\nartifact = \"out\"");
     let artifact = folder.make(None, Building::Run).unwrap();
     let pid = fs::read_to_string(artifact.root.join("pid")).unwrap().trim().parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -83,8 +82,9 @@ fn what_is_missing_is_told_with_what_to_do() {
 
 #[test]
 fn a_tar_file_is_unpacked_for_as_long_as_it_is_needed() {
-    let folder =
-        Folder::new("[build]\ncommand = \"mkdir o; echo x > o/f; tar czf a.tar.gz -C o .\"\nartifact = \"a.tar.gz\"");
+    let folder = Folder::new(
+        "[build]\ncommand = \"mkdir o; echo x > o/f; tar czf a.tar.gz -C o .\"\nartifact = \"a.tar.gz\"",
+    );
     let artifact = folder.make(None, Building::Run).unwrap();
     let root = artifact.root.clone();
     assert_eq!(fs::read_to_string(root.join("f")).unwrap(), "x\n");

@@ -45,7 +45,9 @@ pub(super) fn explain(path: &Path, error: &UnpackError) -> CtlError {
         UnpackError::TooLarge { .. } => {
             (ErrorCode::DiskLow, "make room in the cache folder, or name another: XDG_CACHE_HOME")
         }
-        UnpackError::Read(_) => (ErrorCode::ArtifactInvalid, "make the tar file again: .tar, .tar.gz or .tar.zst"),
+        UnpackError::Read(_) => {
+            (ErrorCode::ArtifactInvalid, "make the tar file again: .tar, .tar.gz or .tar.zst")
+        }
         UnpackError::Refused { .. } | UnpackError::TooMany => {
             (ErrorCode::ArtifactInvalid, "an artifact is files, folders and links that stay inside it")
         }
@@ -109,7 +111,8 @@ impl Target {
             return Ok(());
         }
         let path = self.root.join(&relative);
-        self.make_parents(&relative).map_err(|e| e.unwrap_or_else(|| refused("stands below a link or a file")))?;
+        self.make_parents(&relative)
+            .map_err(|e| e.unwrap_or_else(|| refused("stands below a link or a file")))?;
         match kind {
             EntryType::Directory => return self.folder(&path).map_err(|()| refused("was a file before")),
             _ if path.is_dir() && !path.is_symlink() => return Err(refused("was a folder before")),
@@ -127,7 +130,8 @@ impl Target {
             EntryType::Link => {
                 let target = entry.link_name()?.and_then(|target| inside(&target));
                 let target = target.ok_or_else(|| refused("is a hard link that leaves the folder"))?;
-                self.hard_link(&target, &path)?.ok_or_else(|| refused("is a hard link to what is no file in it"))
+                self.hard_link(&target, &path)?
+                    .ok_or_else(|| refused("is a hard link to what is no file in it"))
             }
             EntryType::Block | EntryType::Char => Err(refused("is a device")),
             EntryType::Fifo => Err(refused("is a FIFO")),
@@ -311,7 +315,10 @@ mod tests {
             (vec![evil("f"), evil("f/x")], "below a link or a file"),
             (vec![evil("f"), entry(Directory, "f", b"", "")], "was a file before"),
             (vec![evil("d/x"), evil("d")], "was a folder before"),
-            (vec![entry(Symlink, "l", b"", "d"), entry(Link, "h", b"", "l/x")], "hard link to what is no file"),
+            (
+                vec![entry(Symlink, "l", b"", "d"), entry(Link, "h", b"", "l/x")],
+                "hard link to what is no file",
+            ),
         ] {
             let (dir, outcome) = try_unpack(&entries, 1 << 20);
             let error = outcome.unwrap_err().to_string();
@@ -344,7 +351,9 @@ mod tests {
         assert!(try_unpack(&copies, 10_000).1.is_ok());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.tar.gz");
-        for bytes in [&big[..3000], b"no tar at all, but long enough to be read as the header of one".as_slice()] {
+        for bytes in
+            [&big[..3000], b"no tar at all, but long enough to be read as the header of one".as_slice()]
+        {
             fs::write(&path, bytes).unwrap();
             let into = tempfile::tempdir().unwrap();
             let outcome = unpack_within(&path, into.path(), 1 << 20);
@@ -354,7 +363,8 @@ mod tests {
 
     #[test]
     fn names_of_tar_files() {
-        for (name, want) in [("a.tar", true), ("b/a.tar.zst", true), ("a.tgz", true), ("a.zip", false), ("tar", false)]
+        for (name, want) in
+            [("a.tar", true), ("b/a.tar.zst", true), ("a.tgz", true), ("a.zip", false), ("tar", false)]
         {
             assert_eq!(is_tar(Path::new(name)), want, "{name}");
         }

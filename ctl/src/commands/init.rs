@@ -71,7 +71,10 @@ fn refuse_existing(path: &Path, args: &Init) -> Result<Option<PathBuf>, CtlError
     }
     Err(CtlError::Usage {
         message: format!("{shown} exists; nothing was changed"),
-        hint: format!("edit it, or write it anew: deployd-ctl init --force (the old one is kept as {})", old.display()),
+        hint: format!(
+            "edit it, or write it anew: deployd-ctl init --force (the old one is kept as {})",
+            old.display()
+        ),
     })
 }
 
@@ -104,7 +107,9 @@ fn explain(printer: &Printer, draft: &Draft, old: Option<&Path>) {
     match &draft.check {
         Some(Check::Path { path, from }) => section(printer, "check", &format!("GET {path}, {from}")),
         Some(Check::Root) => section(printer, "check", "GET / answers 200-399; no health path was found"),
-        Some(Check::Tcp) => section(printer, "check", "tcp: neither a health path nor / was found in its routes"),
+        Some(Check::Tcp) => {
+            section(printer, "check", "tcp: neither a health path nor / was found in its routes")
+        }
         None => {}
     }
     if !draft.secrets.is_empty() {

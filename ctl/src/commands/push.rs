@@ -216,9 +216,8 @@ async fn send(
     let (sender, receiver) = mpsc::channel::<Result<Part, std::io::Error>>(READ_AHEAD);
     let (manifest, dir) = (manifest.clone(), dir.to_owned());
     let reader = tokio::task::spawn_blocking(move || -> Result<(), ArtifactError> {
-        let outcome = artifact::send_contents(&dir, &manifest, &missing, |part| {
-            sender.blocking_send(Ok(part)).is_ok()
-        });
+        let outcome =
+            artifact::send_contents(&dir, &manifest, &missing, |part| sender.blocking_send(Ok(part)).is_ok());
         if outcome.is_err() {
             // An error in the body cuts the request short, so that nothing wrong is taken for whole.
             let _ = sender.blocking_send(Err(std::io::Error::other("the artifact changed")));

@@ -58,7 +58,10 @@ pub(crate) enum Check {
 pub(crate) enum Migrate {
     Command(String),
     /// A command that needs something first.
-    Later { command: String, needs: String },
+    Later {
+        command: String,
+        needs: String,
+    },
 }
 
 impl Draft {
@@ -150,7 +153,9 @@ impl Draft {
         for (at, process) in processes.iter().enumerate() {
             let _ = writeln!(out, "\n[processes.{}]", process.name);
             let comment = match at {
-                0 if process.exec.is_empty() => "FILL IN the command that runs it: \"bin/shop start\", \"node app.js\"",
+                0 if process.exec.is_empty() => {
+                    "FILL IN the command that runs it: \"bin/shop start\", \"node app.js\""
+                }
                 0 => "words, no shell; the current folder is the release",
                 _ => "",
             };
@@ -193,7 +198,11 @@ impl Draft {
         match &self.migrate {
             Some(Migrate::Command(command)) => {
                 out.push_str("\n[migrate]\n");
-                line(out, &format!("command = {}", words(command)), "once, on one host, before any host switches");
+                line(
+                    out,
+                    &format!("command = {}", words(command)),
+                    "once, on one host, before any host switches",
+                );
             }
             Some(Migrate::Later { command, needs }) => {
                 let _ = writeln!(out, "\n# [migrate]    # {needs}\n# command = {}", words(command));

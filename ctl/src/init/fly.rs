@@ -3,9 +3,9 @@
 use toml::{Table, Value};
 
 use super::draft::{Check, Draft, Migrate, quoted};
+use super::names;
 use super::others::relative;
 use super::sources::Sources;
-use super::names;
 
 /// Keys that mean nothing here, or are said otherwise, and that nobody misses.
 const SILENT: [&str; 4] = ["primary_region", "console_command", "swap_size_mb", "metrics"];
@@ -61,7 +61,8 @@ fn take(key: &str, value: &Value, draft: &mut Draft) -> Rest {
             for (name, command) in processes {
                 // `app` is what Fly calls the only one.
                 let name = if name == "app" { Some("web".to_owned()) } else { names::word(name) };
-                if let (Some(name), Some(command)) = (name, command.as_str().filter(|c| !c.trim().is_empty())) {
+                if let (Some(name), Some(command)) = (name, command.as_str().filter(|c| !c.trim().is_empty()))
+                {
                     draft.run(&name, relative(command, "/app"));
                 }
             }
@@ -92,7 +93,9 @@ fn take_env(env: &Table, draft: &mut Draft) -> Rest {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match name.as_str() {
             "PORT" => draft.port = text.parse().ok().filter(|port| *port > 0).or(draft.port),
-            _ if !is_name || name.starts_with("DEPLOYD_") || name.starts_with("LISTEN_") => left.push(name.clone()),
+            _ if !is_name || name.starts_with("DEPLOYD_") || name.starts_with("LISTEN_") => {
+                left.push(name.clone())
+            }
             _ => draft.set_env(name, &text),
         }
     }
@@ -104,7 +107,8 @@ fn take_service(service: &Table, draft: &mut Draft) -> Rest {
     for (key, value) in service {
         match key.as_str() {
             "internal_port" => {
-                let port = value.as_integer().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+                let port =
+                    value.as_integer().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
                 draft.port = port.or(draft.port);
             }
             "checks" | "http_checks" => {

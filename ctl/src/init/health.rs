@@ -5,7 +5,15 @@ use super::sources::Sources;
 
 /// Paths by which such a thing usually goes, the most telling first.
 const PATHS: [&str; 10] = [
-    "/healthz", "/health", "/readyz", "/up", "/livez", "/_health", "/health_check", "/health-check", "/healthcheck",
+    "/healthz",
+    "/health",
+    "/readyz",
+    "/up",
+    "/livez",
+    "/_health",
+    "/health_check",
+    "/health-check",
+    "/healthcheck",
     "/ping",
 ];
 

@@ -7,15 +7,18 @@ use super::sources::Sources;
 /// Variables that are no secrets although the sources insist on them.
 const PLAIN: [&str; 6] = ["PORT", "PHX_HOST", "HOST", "PHX_SERVER", "POOL_SIZE", "MIX_ENV"];
 /// Parts of names that secrets have.
-const SECRET_WORDS: [&str; 8] = ["SECRET", "KEY", "TOKEN", "PASSWORD", "DATABASE_URL", "DSN", "SALT", "CREDENTIAL"];
+const SECRET_WORDS: [&str; 8] =
+    ["SECRET", "KEY", "TOKEN", "PASSWORD", "DATABASE_URL", "DSN", "SALT", "CREDENTIAL"];
 
 pub(super) fn read(sources: &Sources) -> Option<Draft> {
     let mix = without_comments(&sources.text("mix.exs")?);
     let has = |dependency: &str| mix.contains(&format!("{{:{dependency},"));
     let (phoenix, ecto) = (has("phoenix"), has("ecto_sql") || has("ecto"));
-    let with: Vec<&str> = [(phoenix, "Phoenix"), (ecto, "Ecto")].into_iter().filter_map(|(h, n)| h.then_some(n)).collect();
+    let with: Vec<&str> =
+        [(phoenix, "Phoenix"), (ecto, "Ecto")].into_iter().filter_map(|(h, n)| h.then_some(n)).collect();
     let kind = if mix.contains("apps_path:") { "an Elixir umbrella project" } else { "an Elixir project" };
-    let project = if with.is_empty() { kind.to_owned() } else { format!("{kind} with {}", with.join(" and ")) };
+    let project =
+        if with.is_empty() { kind.to_owned() } else { format!("{kind} with {}", with.join(" and ")) };
     let mut draft = Draft::new(&project);
     let app = atom_after(&mix, "app:");
     let named = release_name(&mix);
@@ -39,7 +42,9 @@ pub(super) fn read(sources: &Sources) -> Option<Draft> {
 
 /// What `config/runtime.exs` insists on.
 fn read_runtime(sources: &Sources, draft: &mut Draft) {
-    let Some(runtime) = sources.text("config/runtime.exs").map(|text| without_comments(&text)) else { return };
+    let Some(runtime) = sources.text("config/runtime.exs").map(|text| without_comments(&text)) else {
+        return;
+    };
     if runtime.contains("\"PHX_SERVER\"") {
         draft.set_env("PHX_SERVER", "true");
     }
@@ -67,7 +72,8 @@ fn insisted(text: &str) -> Vec<&str> {
             let Some((name, rest)) = part.split_once('"') else { continue };
             let rest = rest.trim_start_matches(')').trim_start();
             let raises = rest.strip_prefix("||").is_some_and(|rest| rest.trim_start().starts_with("raise"));
-            let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+            let is_name = !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
             if is_name && (!needs_raise || raises) && !names.contains(&name) {
                 names.push(name);
             }
@@ -84,7 +90,8 @@ fn check(sources: &Sources, mix: &str, phoenix: bool) -> Option<Check> {
         Some(check) => Some(check),
         None if phoenix => Some(Check::Root),
         None => {
-            let serves = ["bandit", "plug_cowboy", "cowboy"].iter().any(|d| mix.contains(&format!("{{:{d},")));
+            let serves =
+                ["bandit", "plug_cowboy", "cowboy"].iter().any(|d| mix.contains(&format!("{{:{d},")));
             serves.then(|| health::find(sources, &["ex"]))
         }
     }

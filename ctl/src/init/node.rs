@@ -15,7 +15,8 @@ const INSTALL: [(&str, &str, &str); 3] = [
 
 pub(super) fn read(sources: &Sources) -> Option<Draft> {
     let package: Value = serde_json::from_str(&sources.text("package.json")?).ok()?;
-    let text = |path: &str| package.pointer(path).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
+    let text =
+        |path: &str| package.pointer(path).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
     let mut draft = Draft::new("a Node project");
     draft.app = text("/name").map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
     let listed = |key: &str| package.get(key).and_then(Value::as_object).is_some_and(|list| !list.is_empty());
@@ -59,7 +60,9 @@ fn started(draft: &mut Draft, start: &str) -> Option<String> {
 fn build(sources: &Sources, depends: bool, script: Option<&str>) -> Option<(String, String)> {
     let lock = INSTALL.iter().find(|(lock, ..)| sources.has(lock));
     let (_, install, build) = lock.copied().unwrap_or(("", "npm install", "npm run build"));
-    let steps: Vec<&str> =
-        [(depends, install), (script.is_some(), build)].into_iter().filter_map(|(is, step)| is.then_some(step)).collect();
+    let steps: Vec<&str> = [(depends, install), (script.is_some(), build)]
+        .into_iter()
+        .filter_map(|(is, step)| is.then_some(step))
+        .collect();
     (!steps.is_empty()).then(|| (steps.join(" && "), ".".to_owned()))
 }

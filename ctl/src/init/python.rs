@@ -25,8 +25,12 @@ pub(super) fn read(sources: &Sources) -> Option<Draft> {
     draft.app = name.map(str::to_owned);
     let install = match (&requirements, sources.has("uv.lock")) {
         (_, true) => Some(format!("uv pip install --target {LIBRARIES} --upgrade -r pyproject.toml")),
-        (Some(_), _) => Some(format!("python3 -m pip install --target {LIBRARIES} --upgrade -r requirements.txt")),
-        (None, _) if pyproject.is_some() => Some(format!("python3 -m pip install --target {LIBRARIES} --upgrade .")),
+        (Some(_), _) => {
+            Some(format!("python3 -m pip install --target {LIBRARIES} --upgrade -r requirements.txt"))
+        }
+        (None, _) if pyproject.is_some() => {
+            Some(format!("python3 -m pip install --target {LIBRARIES} --upgrade ."))
+        }
         _ => None,
     };
     if let Some(install) = install {
@@ -90,7 +94,8 @@ fn wants(draft: &mut Draft, depends: &dyn Fn(&str) -> bool, server: &str) {
 fn application(sources: &Sources, kinds: &[&str]) -> Option<String> {
     sources.search(&["py"], |file, text| {
         let line = text.lines().find(|line| {
-            !line.starts_with([' ', '\t', '#']) && kinds.iter().any(|kind| line.contains(&format!("= {kind}")))
+            !line.starts_with([' ', '\t', '#'])
+                && kinds.iter().any(|kind| line.contains(&format!("= {kind}")))
         })?;
         let variable = line.split(['=', ':']).next()?.trim();
         let module = file.strip_suffix(".py")?.replace('/', ".");

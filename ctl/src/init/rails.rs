@@ -12,7 +12,9 @@ pub(super) fn read(sources: &Sources) -> Option<Draft> {
     if !sources.has("config.ru") {
         return None;
     }
-    let has = |gem: &str| [format!("gem \"{gem}\""), format!("gem '{gem}'")].iter().any(|line| gemfile.contains(line));
+    let has = |gem: &str| {
+        [format!("gem \"{gem}\""), format!("gem '{gem}'")].iter().any(|line| gemfile.contains(line))
+    };
     let rails = sources.has("bin/rails") || has("rails");
     let mut draft = Draft::new(if rails { "a Rails project" } else { "a Rack project" });
     draft.set_env("BUNDLE_PATH", "vendor/bundle");
@@ -35,7 +37,8 @@ pub(super) fn read(sources: &Sources) -> Option<Draft> {
         {
             draft.set_env(name, value);
         }
-        let key = if sources.has("config/credentials.yml.enc") { "RAILS_MASTER_KEY" } else { "SECRET_KEY_BASE" };
+        let key =
+            if sources.has("config/credentials.yml.enc") { "RAILS_MASTER_KEY" } else { "SECRET_KEY_BASE" };
         draft.secrets.push(key.to_owned());
         if has("pg") || has("mysql2") || has("trilogy") {
             draft.secrets.push("DATABASE_URL".to_owned());

@@ -46,7 +46,8 @@ fn of_package(sources: &Sources, folder: &str, cargo: &toml::Table) -> Option<St
     let package = cargo.get("package")?;
     let text = |value: Option<&toml::Value>| value.and_then(toml::Value::as_str).map(str::to_owned);
     let default = text(package.get("default-run"));
-    let listed = cargo.get("bin").and_then(toml::Value::as_array).and_then(|bins| text(bins.first()?.get("name")));
+    let listed =
+        cargo.get("bin").and_then(toml::Value::as_array).and_then(|bins| text(bins.first()?.get("name")));
     let main = sources.has(&format!("{folder}src/main.rs")).then(|| text(package.get("name"))).flatten();
     default.or(listed).or(main)
 }

@@ -13,7 +13,18 @@ const FILES_MAX: usize = 2000;
 const DEPTH_MAX: usize = 8;
 /// Folders with code of others, or with results.
 const NOT_SEARCHED: [&str; 13] = [
-    "node_modules", "deps", "_build", "target", "vendor", "venv", "dist", "build", "test", "tests", "spec", "priv",
+    "node_modules",
+    "deps",
+    "_build",
+    "target",
+    "vendor",
+    "venv",
+    "dist",
+    "build",
+    "test",
+    "tests",
+    "spec",
+    "priv",
     "__pycache__",
 ];
 

@@ -111,7 +111,10 @@ fn a_phoenix_project() {
     assert_eq!(project.spec.env["PORT"], "8080");
     assert_eq!(project.spec.migrate.unwrap().command, ["bin/my_shop", "eval", "MyShop.Release.migrate"]);
     assert!(notes.iter().any(|note| note.contains("SHOP_REGION")), "{notes:?}");
-    assert!(text.starts_with("# deployd.toml: how my-shop runs. All keys: deployd-ctl help spec\n"), "{text}");
+    assert!(
+        text.starts_with("# deployd.toml: how my-shop runs. All keys: deployd-ctl help spec\n"),
+        "{text}"
+    );
     assert!(text.contains("# run by push (--no-build skips it)"), "{text}");
     assert!(!text.contains("hosts"), "{text}");
 }
@@ -163,7 +166,10 @@ fn node_projects() {
 fn python_projects() {
     let manage = "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'depot.settings')\n";
     let django = project(&[("manage.py", manage), ("requirements.txt", "Django==5.0\ngunicorn\n")]);
-    assert_eq!((django.spec.app.as_str(), exec(&django, "web").as_str()), ("depot", "python3 -m gunicorn depot.wsgi"));
+    assert_eq!(
+        (django.spec.app.as_str(), exec(&django, "web").as_str()),
+        ("depot", "python3 -m gunicorn depot.wsgi")
+    );
     assert_eq!(django.spec.migrate.unwrap().command.join(" "), "python3 manage.py migrate --noinput");
     assert_eq!(django.spec.env["PYTHONPATH"], "vendor");
     let fast = project(&[
@@ -195,7 +201,10 @@ fn rails_and_rack_projects() {
     assert!(command(&rails).ends_with("bin/rails assets:precompile"));
     assert_eq!(rails.spec.migrate.unwrap().command, ["bin/rails", "db:migrate"]);
     let rack = project(&[("Gemfile", "gem 'sinatra'\n"), ("config.ru", "run App\n")]);
-    assert_eq!((exec(&rack, "web").as_str(), check(&rack).as_str()), ("bundle exec puma -p 8080", "/ 200-399"));
+    assert_eq!(
+        (exec(&rack, "web").as_str(), check(&rack).as_str()),
+        ("bundle exec puma -p 8080", "/ 200-399")
+    );
 }
 
 #[test]
@@ -247,7 +256,10 @@ source = "data"
     assert_eq!((exec(&project, "web").as_str(), port(&project)), ("bin/server", 4000));
     assert_eq!(exec(&project, "jobs"), "bin/my_shop eval Jobs.run");
     assert_eq!(check(&project), "/status?full=1 200-299");
-    assert_eq!((project.spec.env["PORT"].as_str(), project.spec.env["PHX_HOST"].as_str()), ("4000", "shop.example.com"));
+    assert_eq!(
+        (project.spec.env["PORT"].as_str(), project.spec.env["PHX_HOST"].as_str()),
+        ("4000", "shop.example.com")
+    );
     assert_eq!(project.spec.migrate.unwrap().command, ["bin/migrate"]);
     assert_eq!(project.spec.deploy.strategy, Strategy::Immediate);
     assert_eq!(project.spec.processes[&"jobs".parse().unwrap()].kill_signal, "SIGINT");
@@ -286,7 +298,8 @@ fn an_unknown_project_is_a_template_with_one_place_to_fill_in() {
 #[test]
 fn hosts_are_named_when_the_fleet_has_several_groups() {
     let fleet = |groups: &str| format!("[hosts.a]\naddress = \"10.0.0.1\"\ngroups = {groups}\n");
-    let of = |groups: &str| written(&[("fleet.toml", &fleet(groups)), ("package.json", "{}"), ("app.js", "")]).0;
+    let of =
+        |groups: &str| written(&[("fleet.toml", &fleet(groups)), ("package.json", "{}"), ("app.js", "")]).0;
     assert!(!of("[\"web\"]").contains("hosts"));
     let several = of("[\"db\", \"web\"]");
     assert!(several.contains("hosts = \"web\"") && several.contains("fleet.toml: db, web"), "{several}");

@@ -21,7 +21,8 @@ pub(crate) fn refuse_foreign(app: &AppName, needs: &Needs) -> Result<(), CtlErro
         "built on {system}: build on Linux of the hosts' architecture, for instance in CI or in a VM of the same \
          Debian release as the hosts"
     );
-    let mut body = ErrorBody::new(ErrorCode::WillNotRun, message, hint).cause("what", format!("{file}: {name}"));
+    let mut body =
+        ErrorBody::new(ErrorCode::WillNotRun, message, hint).cause("what", format!("{file}: {name}"));
     for named in foreign.by_ref().take(NAMED - 1) {
         body = body.cause("what", format!("{}: {}", named.file, named.name));
     }
@@ -52,7 +53,10 @@ mod tests {
         needs.foreign.extend((0..5).map(|n| named("Mach-O arm64 (macOS)", &format!("bin/{n}"))));
         let body = refuse_foreign(&app, &needs).unwrap_err().to_body();
         assert_eq!(body.code, ErrorCode::WillNotRun);
-        assert_eq!(body.message, "shop cannot run on any host: bin/0 is Mach-O arm64 (macOS), and hosts run Linux");
+        assert_eq!(
+            body.message,
+            "shop cannot run on any host: bin/0 is Mach-O arm64 (macOS), and hosts run Linux"
+        );
         assert!(body.hint.starts_with("built on macOS: build on Linux"), "{}", body.hint);
         let last = body.causes.last().unwrap();
         assert_eq!((body.causes.len(), last.1.as_str()), (4, "and 2 more"));

@@ -10,8 +10,10 @@ use deployd_api::spec::{CheckKind, Spec};
 pub(super) enum Role {
     /// A process runs it, or it is part of what every BEAM release runs.
     Program,
-    /// A program beside one that is run, a native module of an interpreter.
+    /// A native module that an interpreter or runtime loads.
     Loaded,
+    /// A program beside one that is run: a script may run it.
+    Beside,
     /// It may be loaded by one of these.
     Other,
 }
@@ -19,16 +21,16 @@ pub(super) enum Role {
 impl Role {
     /// Whether a file of another system is worth a word here.
     pub(super) fn is_judged(self) -> bool {
-        self != Self::Other
+        matches!(self, Self::Program | Self::Loaded)
     }
 }
 
 /// Folders in which interpreters keep what they load.
 const MODULES: [&str; 5] = ["site-packages", "dist-packages", "node_modules", "bundle", "gems"];
 /// Words in paths of files that are for one platform among several that a package brings.
-const PLATFORMS: [&str; 14] = [
-    "darwin", "macos", "osx", "win32", "windows", "android", "freebsd", "ios", "musl", "arm", "arm64", "aarch64",
-    "ia32", "x86",
+const PLATFORMS: [&str; 13] = [
+    "darwin", "macos", "osx", "win32", "windows", "android", "freebsd", "ios", "musl", "arm", "arm64",
+    "aarch64", "ia32",
 ];
 
 /// What the spec runs, and what the artifact is.
@@ -63,10 +65,16 @@ impl Roles {
             return None;
         }
         let is_native = self.is_beam && is_library && path.starts_with("lib/") && path.contains("/priv/");
-        let is_module = is_library && path.split('/').any(|part| MODULES.contains(&part));
+        // Python's own modules are loaded when they are asked for, and some need a screen.
+        let is_python =
+            (name.contains(".cpython-") || name.ends_with(".abi3.so")) && !folder.ends_with("lib-dynload");
+        let is_module =
+            is_library && path.split('/').any(|part| MODULES.contains(&part)) && !names_platform(path);
+        if is_native || is_python || is_module {
+            return Some(Role::Loaded);
+        }
         let is_beside = executable && !is_library && !folder.is_empty() && self.folders.contains(folder);
-        let loaded = is_native || is_beside || (is_module && !names_platform(path));
-        Some(if loaded { Role::Loaded } else { Role::Other })
+        Some(if is_beside { Role::Beside } else { Role::Other })
     }
 }
 
@@ -129,7 +137,12 @@ mod tests {
     fn roles(paths: &[&str], exec: &str) -> Roles {
         let entry = |path: &&str| {
             let (path, kind) = path.split_once(" -> ").map_or_else(
-                || (*path, EntryKind::File { executable: true, size: 1, digest: Digest::of(path.as_bytes()) }),
+                || {
+                    (
+                        *path,
+                        EntryKind::File { executable: true, size: 1, digest: Digest::of(path.as_bytes()) },
+                    )
+                },
                 |(path, target)| (path, EntryKind::Link { target: target.to_owned() }),
             );
             Entry { path: path.to_owned(), kind }
@@ -177,6 +190,9 @@ mod tests {
             ("node_modules/a/prebuilds/linux-x64/a.musl.node", Role::Other),
             ("node_modules/a/prebuilds/darwin-arm64/a.node", Role::Other),
             (".venv/lib/python3.11/site-packages/b/_b.cpython-311-x86_64-linux-gnu.so", Role::Loaded),
+            // No folder for one of several platforms: it was installed on macOS.
+            ("vendor/b/_b.cpython-311-darwin.so", Role::Loaded),
+            ("python/lib/python3.11/lib-dynload/_tkinter.cpython-311-x86_64-linux-gnu.so", Role::Other),
             ("vendor/bundle/ruby/3.3.0/gems/pg-1/lib/pg_ext.so", Role::Loaded),
             ("jre/lib/libawt_xawt.so", Role::Other),
         ] {

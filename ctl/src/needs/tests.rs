@@ -55,7 +55,8 @@ fn libraries_are_missing_unless_the_artifact_has_them() {
         let missing = needs(&[("bin/web", &fs::read(path).unwrap_or_default())], "bin/web").libraries;
         (!missing.is_empty()).then_some(missing)
     };
-    let programs = ["/bin/ls", "/usr/bin/git", "/usr/bin/curl", "/bin/tar", "/usr/bin/python3", "/usr/bin/find"];
+    let programs =
+        ["/bin/ls", "/usr/bin/git", "/usr/bin/curl", "/bin/tar", "/usr/bin/python3", "/usr/bin/find"];
     let Some((program, missing)) = programs.iter().find_map(|p| with_library(p).map(|m| (p, m))) else {
         panic!("no program here has a library");
     };
