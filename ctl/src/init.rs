@@ -33,7 +33,15 @@ use sources::Sources;
 /// A draft for the project in this folder. `app` wins over every name that is found.
 pub(crate) fn draft(folder: &Path, app: Option<&AppName>) -> Draft {
     let sources = Sources::new(folder);
-    let kinds = [mix::read, rails::read, rust::read, python::read, node::read];
+    let kinds = [
+        mix::read,
+        rails::read,
+        rust::read,
+        python::read,
+        node::read,
+        python::read_script,
+        node::read_script,
+    ];
     let mut draft = kinds.iter().find_map(|read| read(&sources)).unwrap_or_else(|| Draft::new("unknown"));
     others::add(&sources, &mut draft);
     fly::add(&sources, &mut draft);

@@ -108,7 +108,7 @@ fn explain(printer: &Printer, draft: &Draft, old: Option<&Path>) {
         Some(Check::Path { path, from }) => section(printer, "check", &format!("GET {path}, {from}")),
         Some(Check::Root) => section(printer, "check", "GET / answers 200-399; no health path was found"),
         Some(Check::Tcp) => {
-            section(printer, "check", "tcp: neither a health path nor / was found in its routes")
+            section(printer, "check", "tcp: neither a health path nor / was found in its routes");
         }
         None => {}
     }

@@ -94,7 +94,7 @@ fn take_env(env: &Table, draft: &mut Draft) -> Rest {
         match name.as_str() {
             "PORT" => draft.port = text.parse().ok().filter(|port| *port > 0).or(draft.port),
             _ if !is_name || name.starts_with("DEPLOYD_") || name.starts_with("LISTEN_") => {
-                left.push(name.clone())
+                left.push(name.clone());
             }
             _ => draft.set_env(name, &text),
         }

@@ -6,6 +6,8 @@ use super::sources::Sources;
 
 /// Variables that are no secrets although the sources insist on them.
 const PLAIN: [&str; 6] = ["PORT", "PHX_HOST", "HOST", "PHX_SERVER", "POOL_SIZE", "MIX_ENV"];
+/// What stands in the sources of a program that listens by itself.
+const LISTENS: [&str; 4] = ["\"PORT\"", "gen_tcp.listen", "LISTEN_FDS", ":socket.bind"];
 /// Parts of names that secrets have.
 const SECRET_WORDS: [&str; 8] =
     ["SECRET", "KEY", "TOKEN", "PASSWORD", "DATABASE_URL", "DSN", "SALT", "CREDENTIAL"];
@@ -90,8 +92,10 @@ fn check(sources: &Sources, mix: &str, phoenix: bool) -> Option<Check> {
         Some(check) => Some(check),
         None if phoenix => Some(Check::Root),
         None => {
-            let serves =
+            let depends =
                 ["bandit", "plug_cowboy", "cowboy"].iter().any(|d| mix.contains(&format!("{{:{d},")));
+            let listens = |text: &str| LISTENS.iter().any(|word| text.contains(word)).then_some(());
+            let serves = depends || sources.search(&["ex", "exs"], |_, text| listens(text)).is_some();
             serves.then(|| health::find(sources, &["ex"]))
         }
     }

@@ -13,8 +13,20 @@ const INSTALL: [(&str, &str, &str); 3] = [
     ("package-lock.json", "npm ci", "npm run build"),
 ];
 
+/// Programs that are run when `package.json` names none.
+const MAIN: [&str; 6] = ["server.js", "index.js", "app.js", "main.js", "server.mjs", "index.mjs"];
+
+/// A program without a `package.json`.
+pub(super) fn read_script(sources: &Sources) -> Option<Draft> {
+    MAIN.iter().any(|file| sources.has(file)).then(|| read_package(sources, &Value::Null))
+}
+
 pub(super) fn read(sources: &Sources) -> Option<Draft> {
     let package: Value = serde_json::from_str(&sources.text("package.json")?).ok()?;
+    Some(read_package(sources, &package))
+}
+
+fn read_package(sources: &Sources, package: &Value) -> Draft {
     let text =
         |path: &str| package.pointer(path).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
     let mut draft = Draft::new("a Node project");
@@ -22,11 +34,10 @@ pub(super) fn read(sources: &Sources) -> Option<Draft> {
     let listed = |key: &str| package.get(key).and_then(Value::as_object).is_some_and(|list| !list.is_empty());
     draft.build = build(sources, listed("dependencies") || listed("devDependencies"), text("/scripts/build"));
     draft.set_env("NODE_ENV", "production");
-    let main = ["server.js", "index.js", "app.js", "main.js", "server.mjs", "index.mjs"];
     let exec = match (text("/scripts/start"), text("/main")) {
         (Some(start), _) => started(&mut draft, start),
         (None, Some(main)) => Some(format!("node {main}")),
-        (None, None) => main.into_iter().find(|file| sources.has(file)).map(|file| format!("node {file}")),
+        (None, None) => MAIN.into_iter().find(|file| sources.has(file)).map(|file| format!("node {file}")),
     };
     match exec {
         Some(exec) => drop(draft.run("web", exec)),
@@ -35,7 +46,7 @@ pub(super) fn read(sources: &Sources) -> Option<Draft> {
     let engine = text("/engines/node").map(|version| format!(" {version}")).unwrap_or_default();
     draft.notes.push(format!("node{engine} has to be on the hosts: apt install nodejs"));
     draft.check = Some(health::find(sources, &["js", "mjs", "cjs", "ts"]));
-    Some(draft)
+    draft
 }
 
 /// The start script without what npm does for it: variables in front, and programs of `node_modules`.

@@ -50,7 +50,7 @@ fn add_dockerfile(text: &str, draft: &mut Draft) {
         match word.to_ascii_uppercase().as_str() {
             "FROM" => (port, command) = (None, None),
             "EXPOSE" => {
-                port = rest.split(['/', ' ']).next().and_then(|n| n.parse::<u16>().ok()).filter(|n| *n > 0)
+                port = rest.split(['/', ' ']).next().and_then(|n| n.parse::<u16>().ok()).filter(|n| *n > 0);
             }
             "WORKDIR" if rest.starts_with('/') => rest.trim_end_matches('/').clone_into(&mut folder),
             "CMD" => command = Some(rest.to_owned()),

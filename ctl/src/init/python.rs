@@ -10,6 +10,9 @@ use super::sources::Sources;
 /// Where libraries are installed.
 const LIBRARIES: &str = "vendor";
 
+/// Programs that are run when nothing else serves.
+const SCRIPTS: [&str; 3] = ["app.py", "main.py", "server.py"];
+
 pub(super) fn read(sources: &Sources) -> Option<Draft> {
     let requirements = sources.text("requirements.txt");
     let pyproject = sources.text("pyproject.toml");
@@ -43,6 +46,16 @@ pub(super) fn read(sources: &Sources) -> Option<Draft> {
     Some(draft)
 }
 
+/// A program without a list of what it needs.
+pub(super) fn read_script(sources: &Sources) -> Option<Draft> {
+    SCRIPTS.iter().any(|file| sources.has(file)).then_some(())?;
+    let mut draft = Draft::new("a Python project");
+    draft.set_env("PYTHONUNBUFFERED", "1");
+    serve(sources, &mut draft, None, &|_| false);
+    draft.notes.push("python3 has to be on the hosts".to_owned());
+    Some(draft)
+}
+
 /// Finds what serves: Django, an ASGI app, a WSGI app, a script.
 fn serve(sources: &Sources, draft: &mut Draft, manage: Option<&str>, depends: &dyn Fn(&str) -> bool) {
     if let Some(manage) = manage {
@@ -63,7 +76,7 @@ fn serve(sources: &Sources, draft: &mut Draft, manage: Option<&str>, depends: &d
     }
     let asgi = application(sources, &["FastAPI(", "Starlette(", "Litestar("]);
     let wsgi = application(sources, &["Flask(", "falcon.App("]);
-    let script = ["app.py", "main.py", "server.py"].into_iter().find(|file| sources.has(file));
+    let script = SCRIPTS.into_iter().find(|file| sources.has(file));
     let exec = match (asgi, wsgi, script) {
         (Some(app), ..) => {
             wants(draft, depends, "uvicorn");

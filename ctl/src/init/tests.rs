@@ -135,6 +135,8 @@ fn an_elixir_project_with_a_named_release_and_no_migration() {
     let worker = "defmodule W.MixProject do\n  def project, do: [app: :w, deps: []]\nend\n";
     let project = self::project(&[("mix.exs", worker)]);
     assert!(project.spec.listen.is_empty() && project.spec.checks.is_empty(), "it serves nothing");
+    let listens = ("lib/w.ex", "port = System.get_env(\"PORT\")\n");
+    assert_eq!(check(&self::project(&[("mix.exs", worker), listens])), "/ 200-399");
 }
 
 #[test]
@@ -157,6 +159,8 @@ fn node_projects() {
         let package = format!("{{\"name\": \"a\", \"scripts\": {{\"start\": \"{start}\"}}}}");
         assert_eq!(exec(&self::project(&[("package.json", &package)]), "web"), want);
     }
+    let alone = self::project(&[("server.js", "")]);
+    assert_eq!((exec(&alone, "web").as_str(), alone.build.command), ("node server.js", None));
     let bare = self::project(&[("package.json", "{}"), ("index.js", "")]);
     assert_eq!((exec(&bare, "web").as_str(), bare.build.command), ("node index.js", None));
     assert_eq!(bare.spec.app.as_str(), "my-folder");
@@ -182,6 +186,8 @@ fn python_projects() {
     assert_eq!(exec(&project(&files), "web"), "python3 -m gunicorn app:app");
     assert!(written(&files).1.iter().any(|note| note.starts_with("add gunicorn")));
     assert_eq!(exec(&project(&[("requirements.txt", ""), ("main.py", "x()")]), "web"), "python3 main.py");
+    let alone = project(&[("server.py", "x()")]);
+    assert_eq!((exec(&alone, "web").as_str(), alone.build.command), ("python3 server.py", None));
 }
 
 #[test]
