@@ -1,6 +1,7 @@
 //! The command line, as clap definitions and nothing else. What a verb does is in `commands`.
 
 mod hosts;
+mod init;
 mod pki;
 
 use std::path::PathBuf;
@@ -111,12 +112,16 @@ pub(crate) enum Progress {
     Lines,
 }
 
+pub(crate) use init::Init;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a deployd.toml for the project in this folder
+    Init(Init),
     /// Make a folder the live release
     Push(Push),
     /// Show what a push would do, and change nothing
-    Plan(Plan),
+    Plan(PlanOnly),
     /// Show what runs
     Status(Status),
     /// List releases, or clear a bad one
@@ -174,18 +179,30 @@ pub(crate) struct Completions {
 /// What both push and plan take.
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
-    /// The files of the release
-    #[arg(value_name = "DIR", default_value = ".")]
-    pub(crate) dir: PathBuf,
+    /// The files of the release, a folder or a tar file [default: artifact of [build], or .]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
     /// Instead of the strategy of the spec
     #[arg(long, value_parser = strategy, value_name = "rolling|immediate")]
     pub(crate) strategy: Option<Strategy>,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PlanOnly {
+    #[command(flatten)]
+    pub(crate) what: Plan,
+    /// Run the build of the spec first
+    #[arg(long, conflicts_with = "dir")]
+    pub(crate) build: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Push {
     #[command(flatten)]
     pub(crate) what: Plan,
+    /// Do not run the build of the spec: push what it made before
+    #[arg(long)]
+    pub(crate) no_build: bool,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }

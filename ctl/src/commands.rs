@@ -5,6 +5,7 @@ mod deploy;
 mod doctor;
 mod heard;
 mod hosts;
+pub(crate) mod init;
 mod logs;
 mod operate;
 mod pki;
@@ -91,6 +92,6 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<Exit
         Command::Hosts(args) => hosts::run(context, args).await,
         Command::Pki(args) => pki::run(context, args).await,
         // They need no agent and were answered before.
-        Command::Help(_) | Command::Completions(_) => Ok(ExitCode::Ok),
+        Command::Init(_) | Command::Help(_) | Command::Completions(_) => Ok(ExitCode::Ok),
     }
 }

@@ -1,10 +1,11 @@
-//! `help`: a verb, all verbs, or the keys of the spec; and `completions`. They need no agent.
+//! `help`: a verb, all verbs, or the keys of the spec; and `completions`. With `init` they need no agent.
 
 use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::cli::{Cli, Command, Completions, Help};
+use crate::cli::{Cli, Command, Completions, Global, Help};
+use crate::commands;
 use crate::error::CtlError;
 use crate::printer::Printer;
 
@@ -56,8 +57,9 @@ fn shortened(command: clap::Command) -> clap::Command {
 }
 
 /// Answers a command that needs no agent; `None` for every other.
-pub(crate) fn answer(command: &Command, printer: &Printer) -> Option<Result<(), CtlError>> {
+pub(crate) fn answer(command: &Command, global: &Global, printer: &Printer) -> Option<Result<(), CtlError>> {
     let text = match command {
+        Command::Init(args) => return Some(commands::init::run(args, global, printer)),
         Command::Help(args) => explain(args),
         Command::Completions(args) => Ok(completions(args)),
         _ => return None,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | what was asked | [`cli`] (definitions only), [`foreign`] (verbs of other tools), [`project`] (spec, app, git) |
 //! | where, and as whom | [`fleet`] (`fleet.toml`), [`pki`] (identity, CA), [`enrol`] (from a bare host to one of the fleet) |
-//! | doing it | [`commands`] (a file a verb), [`artifact`] (folder → manifest), [`client`], [`follow`] |
+//! | doing it | [`commands`] (a file a verb), [`build`] (its line, its folder or tar file), [`artifact`] (folder → manifest, stream), [`needs`] (will it run there), [`init`] (the first spec), [`client`], [`follow`] |
 //! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`hint`], [`table`], [`human`], [`certificates`] |
 //! | explaining itself | [`help`] (verbs, examples, keys of the spec, completions) |
 //! | ending | [`error`] |
@@ -13,6 +13,7 @@
 //! talk to stderr, by [`printer`] only; every end has one exit code.
 
 mod artifact;
+mod build;
 mod certificates;
 mod cli;
 mod client;
@@ -27,6 +28,8 @@ mod foreign;
 mod help;
 mod hint;
 mod human;
+mod init;
+mod needs;
 mod pki;
 mod printer;
 mod progress;
@@ -51,7 +54,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Err(error) => return refuse_arguments(&error, arguments),
     };
     let printer = Printer::new(&cli.global);
-    if let Some(outcome) = help::answer(&cli.command, &printer) {
+    if let Some(outcome) = help::answer(&cli.command, &cli.global, &printer) {
         return outcome.map_or_else(|error| printer.end_with(&error), |()| ExitCode::Ok);
     }
     let outcome = tokio::runtime::Builder::new_current_thread()

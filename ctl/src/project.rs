@@ -1,30 +1,42 @@
 //! What the current folder says: the spec, the app, the git commit, and who we are.
 
 use std::fs;
+use std::io;
 use std::process::{Command, Stdio};
 
 use deployd_api::ids::{AppName, DeploymentId};
 use deployd_api::release::Origin;
-use deployd_api::spec::{self, Spec};
+use deployd_api::spec::{self, Project, Spec};
 
 use crate::cli::Global;
 use crate::error::CtlError;
 
-/// Reads the spec that push and plan need.
+/// Reads the spec of a release.
 pub(crate) fn read_spec(global: &Global) -> Result<Spec, CtlError> {
+    read_project(global).map(|project| project.spec)
+}
+
+/// Reads all that `deployd.toml` says.
+pub(crate) fn read_project(global: &Global) -> Result<Project, CtlError> {
     let path = global.spec();
     let file = path.display();
-    let text = fs::read_to_string(&path).map_err(|e| CtlError::Usage {
-        message: format!("cannot read the spec {file}: {e}"),
-        hint: "run it in the folder of deployd.toml, or name the file: -c FILE".to_owned(),
+    let text = fs::read_to_string(&path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound if global.config.is_none() => CtlError::Usage {
+            message: "there is no deployd.toml in this folder".to_owned(),
+            hint: "write one for the project here: deployd-ctl init; or name the file: -c FILE".to_owned(),
+        },
+        _ => CtlError::Usage {
+            message: format!("cannot read the spec {file}: {e}"),
+            hint: "run it in the folder of deployd.toml, or name the file: -c FILE".to_owned(),
+        },
     })?;
-    let spec = spec::parse(&text).map_err(|e| CtlError::Spec(e.render(&file.to_string())))?;
+    let project = spec::parse_project(&text).map_err(|e| CtlError::Spec(e.render(&file.to_string())))?;
     match &global.app {
-        Some(app) if *app != spec.app => Err(CtlError::Usage {
-            message: format!("-a says {app}, and {file} is the spec of {}", spec.app),
+        Some(app) if *app != project.spec.app => Err(CtlError::Usage {
+            message: format!("-a says {app}, and {file} is the spec of {}", project.spec.app),
             hint: "leave -a out, or name another spec: -c FILE".to_owned(),
         }),
-        _ => Ok(spec),
+        _ => Ok(project),
     }
 }
 
@@ -93,7 +105,7 @@ fn git(arguments: &[&str]) -> Option<String> {
 /// A new id for a call that changes something.
 pub(crate) fn new_id() -> Result<DeploymentId, CtlError> {
     let mut bytes = [0; 16];
-    let read = |mut file: fs::File| std::io::Read::read_exact(&mut file, &mut bytes);
+    let read = |mut file: fs::File| io::Read::read_exact(&mut file, &mut bytes);
     fs::File::open("/dev/urandom").and_then(read).map_err(CtlError::Runtime)?;
     Ok(DeploymentId::from_random(bytes))
 }

@@ -122,6 +122,19 @@ mod tests {
     use super::*;
     use crate::store::disk::Reservations;
 
+    #[test]
+    fn only_known_encodings_are_read() {
+        let of = |word: Option<&'static [u8]>| {
+            let value = word.map(|word| axum::http::HeaderValue::from_bytes(word).unwrap());
+            encoding(&value.map(|value| (CONTENT_ENCODING, value)).into_iter().collect())
+        };
+        assert_eq!(of(None).unwrap(), Encoding::Raw);
+        assert_eq!(of(Some(b"zstd")).unwrap(), Encoding::Zstd);
+        for unknown in [&b"gzip"[..], b"\xff"] {
+            assert_eq!(of(Some(unknown)).unwrap_err().code, ErrorCode::BadRequest);
+        }
+    }
+
     /// What a push was promised comes back however it ends, and what has arrived is not counted twice.
     #[test]
     fn promised_room_comes_back() {

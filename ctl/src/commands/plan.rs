@@ -9,23 +9,44 @@ use hyper::Method;
 
 use super::Context;
 use crate::artifact;
-use crate::cli::Plan;
+use crate::build::{self, Artifact, Building};
+use crate::cli::{Plan, PlanOnly};
 use crate::error::CtlError;
 use crate::hint::runnable;
 use crate::human;
+use crate::needs;
 use crate::project;
 use crate::table::{cut, wrap};
 
 /// Most changed paths that are listed without `-v`.
 const PATHS_SHOWN: usize = 20;
 
-/// The spec and the manifest; hashing runs beside, so that Ctrl-C works.
-pub(crate) async fn read_project(context: &Context<'_>, args: &Plan) -> Result<(Spec, Manifest), CtlError> {
-    let spec = project::read_spec(context.global)?;
-    let dir = args.dir.clone();
-    let manifest = tokio::task::spawn_blocking(move || artifact::scan(&dir)).await;
-    let manifest = manifest.map_err(|e| CtlError::Runtime(e.into()))??;
-    Ok((spec, manifest))
+/// What a push needs to know of the folder.
+pub(crate) struct Read {
+    pub(crate) spec: Spec,
+    pub(crate) artifact: Artifact,
+    pub(crate) manifest: Manifest,
+    pub(crate) needs: Needs,
+}
+
+/// Builds, and reads what there is to send; the reading runs beside, so that Ctrl-C works.
+pub(crate) async fn read_project(
+    context: &Context<'_>,
+    args: &Plan,
+    building: Building,
+) -> Result<Read, CtlError> {
+    let project = project::read_project(context.global)?;
+    let path = context.global.spec();
+    let artifact = build::make(context.printer, &project, &path, args.dir.as_deref(), building).await?;
+    let (root, spec) = (artifact.root.clone(), project.spec);
+    let read = tokio::task::spawn_blocking(move || -> Result<_, CtlError> {
+        let manifest = artifact::scan(&root)?;
+        let needs = needs::read(&root, &manifest, &spec);
+        needs::refuse_foreign(&spec.app, &needs)?;
+        Ok((spec, manifest, needs))
+    });
+    let (spec, manifest, needs) = read.await.map_err(|e| CtlError::Runtime(e.into()))??;
+    Ok(Read { spec, artifact, manifest, needs })
 }
 
 /// `POOL_SIZE 10 → 20`.
@@ -43,16 +64,18 @@ fn value_in_words(change: &ConfigChange) -> String {
     }
 }
 
-pub(crate) async fn run(context: &Context<'_>, args: &Plan) -> Result<ExitCode, CtlError> {
-    let (spec, manifest) = read_project(context, args).await?;
+pub(crate) async fn run(context: &Context<'_>, args: &PlanOnly) -> Result<ExitCode, CtlError> {
+    let building = if args.build { Building::Run } else { Building::Skip };
+    // The files are only read: a temporary folder of theirs ends here.
+    let Read { spec, manifest, needs, artifact: _ } = read_project(context, &args.what, building).await?;
     let path = format!("/apps/{}/plan", spec.app);
     let request = PlanRequest {
         manifest,
         spec,
-        strategy: args.strategy,
+        strategy: args.what.strategy,
         processes: None,
         migrate: Migrate::Here,
-        needs: Needs::default(),
+        needs,
     };
     let answer: PlanAnswer = context.client.call(Method::POST, &path, &request).await?;
     let code = answer.refused.as_ref().map_or(ExitCode::Ok, |refused| refused.code.exit());

@@ -10,7 +10,6 @@ use deployd_api::error::ErrorCode;
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::{AppName, Digest};
 use deployd_api::manifest::Manifest;
-use deployd_api::needs::Needs;
 use deployd_api::release::Origin;
 use deployd_api::spec::Strategy;
 use http_body_util::{BodyExt, StreamBody};
@@ -23,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::deploy::{self, begin};
 use super::{Context, plan};
 use crate::artifact::{self, ArtifactError, Part};
+use crate::build::{Building, Built};
 use crate::cli::{Progress, Push};
 use crate::client::{BackOff, Client};
 use crate::error::CtlError;
@@ -38,7 +38,9 @@ const UPLOADS: u32 = 3;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, CtlError> {
     context.on_interrupt("stopped; nothing was touched, and push again resumes the upload".to_owned());
-    let (spec, manifest) = plan::read_project(context, &args.what).await?;
+    let building = if args.no_build { Building::Skip } else { Building::Run };
+    let plan::Read { spec, artifact: files, manifest, needs } =
+        plan::read_project(context, &args.what, building).await?;
     let app = spec.app.clone();
     let origin = project::origin();
     let request = PlanRequest {
@@ -47,7 +49,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
         strategy: args.what.strategy,
         processes: None,
         migrate: Migrate::Here,
-        needs: Needs::default(),
+        needs,
     };
     let answer: PlanAnswer =
         context.client.call(Method::POST, &format!("/apps/{app}/plan"), &request).await?;
@@ -57,10 +59,10 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
     if answer.to.is_none() {
         return say_nothing(context, &nothing(&answer, origin)?);
     }
-    say_header(context, &answer, &origin);
+    say_header(context, &answer, &origin, files.built.as_ref());
     let subject = Subject { host: context.host.clone(), label: answer.to, replaces: answer.from };
     let mut view = View::new(context.printer, subject);
-    let artifact = upload(context, &app, manifest.clone(), &args.what.dir, &mut view).await?;
+    let artifact = upload(context, &app, manifest.clone(), &files.root, &mut view).await?;
     let push = PushRequest {
         id: project::new_id()?,
         artifact,
@@ -83,7 +85,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
             Err(CtlError::Answer(body))
                 if body.code == ErrorCode::UploadIncomplete && again.next().is_some() =>
             {
-                upload(context, &app, manifest.clone(), &args.what.dir, &mut view).await?;
+                upload(context, &app, manifest.clone(), &files.root, &mut view).await?;
             }
             outcome => break outcome?,
         }
@@ -123,7 +125,7 @@ fn say_nothing(context: &Context<'_>, deployment: &Deployment) -> Result<ExitCod
 }
 
 /// Who moves where, what changed, and that it fits.
-fn say_header(context: &Context<'_>, answer: &PlanAnswer, origin: &Origin) {
+fn say_header(context: &Context<'_>, answer: &PlanAnswer, origin: &Origin, built: Option<&Built>) {
     let printer = context.printer;
     let git = origin.git.as_ref().map(|git| format!(" (git {git})")).unwrap_or_default();
     let label = answer.to.map(|l| l.to_string()).unwrap_or_default();
@@ -147,6 +149,9 @@ fn say_header(context: &Context<'_>, answer: &PlanAnswer, origin: &Origin) {
     };
     let config = answer.config.iter().map(plan::change_in_words);
     section(printer, "changed", &std::iter::once(files).chain(config).collect::<Vec<_>>().join(", "));
+    if let Some(built) = built {
+        section(printer, "build", &format!("{}, {}", built.command, human::took(built.took_ms)));
+    }
     section(printer, "fits", &answer.fits.join(", "));
     printer.talk("");
 }

@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_or_garbage_is_told() {
-        let packed = zstd::encode_all(&[7_u8; 300_000][..], 3).unwrap();
+        let packed = zstd::encode_all(&vec![7_u8; 300_000][..], 3).unwrap();
         for at in 1..packed.len() {
             assert_eq!(inflate(&packed[..at], 5), Err(EncodingError::CutShort), "cut at {at}");
         }
