@@ -6,6 +6,7 @@
 //! | tidying | [`collect`]: what an earlier life left, and what nobody uses |
 //! | deploying | [`supervisor`]: requests, one deployment an app; [`driver`]: the loop; [`janitor`]: what drains |
 //! | the host | [`effects`]: one short arm an action; [`host`]: D-Bus, sockets, probes, users |
+//! | trust | [`tls`]: certificates and callers; [`reload`]: config and certificates while it runs |
 //! | on disk | [`store`]: journal, app states, release trees; [`config`] |
 //! | the API | [`http`]: routes; [`view`]: deployments and events as seen from outside; [`observe`]: status, doctor |
 //!
@@ -23,6 +24,8 @@ pub mod http;
 pub mod janitor;
 pub mod observe;
 pub mod recover;
+pub mod reload;
 pub mod store;
 pub mod supervisor;
+pub mod tls;
 pub mod view;

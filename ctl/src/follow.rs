@@ -45,7 +45,10 @@ pub(crate) async fn follow(
         if !back_off.wait().await {
             return Err(error.unwrap_or_else(|| silent(deployment)));
         }
-        match client.get::<Deployment>(&format!("/apps/{}/deployments/{}", deployment.app, deployment.id)).await {
+        match client
+            .get::<Deployment>(&format!("/apps/{}/deployments/{}", deployment.app, deployment.id))
+            .await
+        {
             Ok(now) => {
                 view.agent_back();
                 if let Some(end) = read_rest(client, &now, until, &mut after, view).await? {

@@ -10,6 +10,7 @@
 //! | [`journal`] | log lines, by journalctl |
 //! | [`lender`] | borrowing listeners from PID 1, lending them to relays |
 //! | [`listener`] | steering, queue and state of one borrowed listener |
+//! | [`machine`] | operating system, libc, processors, memory |
 //! | [`probe`] | HTTP and TCP checks of one release on the public port |
 //! | [`processes`] | units, cgroups and sockets of processes |
 //! | [`systemd`] | PID 1 over D-Bus |
@@ -25,6 +26,7 @@ pub mod fdstore;
 pub mod journal;
 pub mod lender;
 pub mod listener;
+pub mod machine;
 pub mod probe;
 pub mod processes;
 mod sockdiag;

@@ -212,6 +212,9 @@ mod tests {
         let shop: AppName = "shop".parse().unwrap();
         assert_eq!(Deploy.of(Some(&shop)), Some(Need::Deploy(shop.clone())));
         assert_eq!(Deploy.of(Option::None), Option::None);
-        assert_eq!((View.of(Option::None), Administer.of(Some(&shop))), (Some(Need::View), Some(Need::Administer)));
+        assert_eq!(
+            (View.of(Option::None), Administer.of(Some(&shop))),
+            (Some(Need::View), Some(Need::Administer))
+        );
     }
 }

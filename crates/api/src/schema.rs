@@ -104,9 +104,9 @@ fn reference(name: &str) -> Value {
 }
 
 fn operation(route: &Route) -> Value {
-    let in_path = route.parts().map(|name| {
-        json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
-    });
+    let in_path = route
+        .parts()
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
     let in_query = route.query.iter().map(|parameter| {
         json!({"name": parameter.name, "in": "query", "description": parameter.doc, "schema": {"type": "string"}})
     });
