@@ -1,4 +1,4 @@
-//! The start of the agent, in order: config → journal → what was borrowed → recovery → API → ready.
+//! The start of the agent, in order: config → journal → what was borrowed → certificates → recovery → API → ready.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,20 +9,23 @@ use deployd_core::steering::MarkPrefix;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::config::Settings;
+use crate::config::{LogLevel, Settings};
+use crate::driver::clock;
 use crate::driver::hold::Hold;
-use crate::effects::{Carrying, Held, HostSettings, RealHost};
+use crate::effects::{Carrying, Held, HostSettings, Live, RealHost};
 use crate::host::fdstore::Collected;
 use crate::host::lender::{LENDER_SOCKET, Lender};
 use crate::host::systemd::Systemd;
 use crate::host::{facts, fdstore};
-use crate::http::{self, Api};
+use crate::http::{self, Api, Doors};
+use crate::reload::{self, Notices, Reloader, SetLevel};
 use crate::secrets::Vault;
 use crate::store::Store;
 use crate::store::atomic;
 use crate::store::disk::Reservations;
 use crate::store::releases::Releases;
 use crate::supervisor::Supervisor;
+use crate::tls::{TLS_DIR, Trust};
 use crate::{collect, janitor, recover};
 
 /// Where the package puts what apps run with.
@@ -33,29 +36,44 @@ const RUNTIME_FILES: [&str; 2] = ["deployd-exec", "libdeployd_bind.so"];
 /// Runs the agent until it is told to end. Whatever runs goes on after its next start.
 pub fn run(config: &Path) -> anyhow::Result<()> {
     let settings = Settings::load(config)?.settings;
-    init_log(settings.log_level.as_str());
+    let set_level = init_log(settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let done = runtime.block_on(start(settings));
+    let done = runtime.block_on(start(config, settings, set_level));
     // A blocking read of a dead disk must not keep the agent from ending.
     runtime.shutdown_timeout(Duration::from_secs(5));
     done
 }
 
-async fn start(settings: Settings) -> anyhow::Result<()> {
-    let borrowed = fdstore::collect().context("failed to take back what was borrowed")?;
+async fn start(config: &Path, settings: Settings, set_level: SetLevel) -> anyhow::Result<()> {
+    let mut borrowed = fdstore::collect().context("failed to take back what was borrowed")?;
     let store = Store::open(&settings.state_dir).context("failed to open the journal")?;
     let (lender, lenders) = Lender::bind(Path::new(LENDER_SOCKET)).context("failed to listen for lenders")?;
     let lenders = tokio::spawn(lenders.serve());
-    let host = Arc::new(host(&settings, store.clone(), borrowed, lender).await?);
+    let doors = std::mem::take(&mut borrowed.api);
+    let trust = Trust::open(Path::new(TLS_DIR), clock::now());
+    let host = Arc::new(host(&settings, &trust, store.clone(), borrowed, lender).await?);
     collect::at_start(&host.systemd).await;
     let hold = std::env::var("DEPLOYD_HOLD").ok().and_then(|text| Hold::parse(&text));
     let supervisor = Supervisor::open(store, host, hold).await.context("failed to read what is installed")?;
     recover::recover(&supervisor).await.context("failed to take up what was interrupted")?;
     tokio::spawn(janitor::run(supervisor.clone()));
     tokio::spawn(collect::run(supervisor.clone()));
-    let api = Api { supervisor, reserved: http::Reserved::default() };
+    let notices = Notices::default();
+    let reloader = Reloader {
+        config: config.to_owned(),
+        started: settings,
+        live: supervisor.host().settings.live.clone(),
+        disk: supervisor.host().disk.clone(),
+        set_level,
+        trust: trust.clone(),
+        notices: notices.clone(),
+    };
+    tokio::spawn(reloader.run());
+    let router =
+        http::router(Api { supervisor, reserved: http::Reserved::default(), trust: trust.clone(), notices });
     let listener = http::bind(Path::new(deployd_api::LOCAL_SOCKET))?;
-    let serve = tokio::spawn(http::serve(listener, http::router(api)));
+    let serve = tokio::spawn(http::serve(listener, router.clone()));
+    open_doors(doors, &trust, &router)?;
     notify(&[sd_notify::NotifyState::Ready]);
     info!(version = env!("CARGO_PKG_VERSION"), "ready");
     tokio::spawn(watchdog());
@@ -72,8 +90,28 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Serves callers over the network, if PID 1 passed a listener: on a host without a certificate there is none.
+fn open_doors(
+    listeners: Vec<std::net::TcpListener>,
+    trust: &Trust,
+    router: &axum::Router,
+) -> anyhow::Result<()> {
+    let doors = Doors::new(trust.clone());
+    for listener in listeners {
+        let on = listener.local_addr().context("failed to look at the API's listener")?;
+        // It is ours alone, unlike those of apps.
+        listener.set_nonblocking(true).context("failed to prepare the API's listener")?;
+        let listener =
+            tokio::net::TcpListener::from_std(listener).context("failed to use the API's listener")?;
+        info!(%on, "callers with a certificate of the fleet are served");
+        tokio::spawn(doors.clone().serve(listener, router.clone()));
+    }
+    Ok(())
+}
+
 async fn host(
     settings: &Settings,
+    trust: &Trust,
     store: Store,
     borrowed: Collected,
     lender: Lender,
@@ -94,18 +132,12 @@ async fn host(
         store,
         epmd: tokio::sync::Mutex::default(),
         settings: HostSettings {
-            name: match &settings.host_name {
-                Some(name) => name.clone(),
-                None => facts::host_name().context("failed to read the host's name")?,
-            },
-            region: settings.region.clone(),
+            live: Live::new(reload::tunable(settings, trust).context("failed to read the host's name")?),
             boot_id: facts::boot_id().context("failed to read the id of this boot")?,
             apps_dir: apps_dir.to_string_lossy().into_owned(),
             runtime: install_runtime(&settings.state_dir)?,
             mark_prefix: MarkPrefix(settings.mark_prefix),
-            keep: settings.keep_releases as usize,
             uids: settings.uid_range.clone(),
-            disk_reserve: settings.disk_reserve,
         },
     })
 }
@@ -134,15 +166,22 @@ fn install_runtime(state_dir: &Path) -> anyhow::Result<String> {
     Ok(dir.to_string_lossy().into_owned())
 }
 
-fn init_log(level: &str) {
+/// Gives what changes the level later.
+fn init_log(level: LogLevel) -> SetLevel {
     use tracing_subscriber::prelude::*;
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    let registry = tracing_subscriber::registry().with(filter);
+    let filter = |level: LogLevel| tracing_subscriber::EnvFilter::new(level.as_str());
+    let (layer, handle) = tracing_subscriber::reload::Layer::new(filter(level));
+    let registry = tracing_subscriber::registry().with(layer);
     // Under systemd the journal takes fields; by hand a terminal takes lines.
     match std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok()) {
         Some(journal) => registry.with(journal).init(),
         None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
     }
+    Box::new(move |level| {
+        if let Err(e) = handle.reload(filter(level)) {
+            warn!(error = %e, "failed to change how much is logged");
+        }
+    })
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {

@@ -1,15 +1,19 @@
-//! The command line of the agent: run, check-config, journal.
+//! The command line of the agent: run, check-config, enroll, journal.
 
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use deployd_api::ids::{AppName, DeploymentId};
+use deployd_api::ids::{AppName, DeploymentId, HostName};
 
 use crate::boot;
 use crate::config::{CONFIG_FILE, Settings};
+use crate::driver::clock;
 use crate::store::Store;
+use crate::tls::{TLS_DIR, TlsError, enroll};
 use crate::view::story;
 
 /// The root agent of deployd: stages releases and swaps them without losing a connection.
@@ -34,11 +38,27 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make this host one of a fleet: its key and certificate, for callers over the network.
+    Enroll {
+        #[command(subcommand)]
+        command: EnrollCommand,
+    },
     /// Read the journal of deployments.
     Journal {
         #[command(subcommand)]
         command: JournalCommand,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum EnrollCommand {
+    /// Print the request for a certificate that the fleet's CA signs. The key is made here, once, and stays here.
+    Request {
+        /// The host's name in the fleet: web1.
+        name: HostName,
+    },
+    /// Take in the answer from standard input: the host's certificate, the CA's, and the list of revoked ones (PEM).
+    Install,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +79,8 @@ pub fn main() -> ExitCode {
     let done = config_file(cli.config).and_then(|config| match cli.command {
         None | Some(Command::Run) => boot::run(&config),
         Some(Command::CheckConfig { json }) => check_config(&config, json),
+        Some(Command::Enroll { command: EnrollCommand::Request { name } }) => enroll_request(&name),
+        Some(Command::Enroll { command: EnrollCommand::Install }) => enroll_install(),
         Some(Command::Journal { command: JournalCommand::Show { which, json } }) => {
             show_journal(&config, &which, json)
         }
@@ -88,6 +110,26 @@ fn check_config(config: &std::path::Path, json: bool) -> anyhow::Result<()> {
         print!("{effective}");
     }
     Ok(())
+}
+
+fn enroll_request(name: &HostName) -> anyhow::Result<()> {
+    print!("{}", enroll::request(Path::new(TLS_DIR), name).map_err(explained)?);
+    Ok(())
+}
+
+fn enroll_install() -> anyhow::Result<()> {
+    let mut bundle = String::new();
+    let mut input = std::io::stdin().lock().take(enroll::BUNDLE_MAX);
+    input.read_to_string(&mut bundle).context("failed to read the answer from standard input")?;
+    let info = enroll::install(Path::new(TLS_DIR), &bundle, clock::now()).map_err(explained)?;
+    let ends = std::time::UNIX_EPOCH + Duration::from_millis(info.not_after.0);
+    println!("certificate {} is installed, valid until {}", info.serial, httpdate::fmt_http_date(ends));
+    println!("next: systemctl restart deployd.socket deployd.service");
+    Ok(())
+}
+
+fn explained(e: TlsError) -> anyhow::Error {
+    anyhow::anyhow!("{}\nnext: {}", e.told(), e.next())
 }
 
 fn show_journal(config: &std::path::Path, which: &str, json: bool) -> anyhow::Result<()> {

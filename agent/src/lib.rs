@@ -7,6 +7,7 @@
 //! | deploying | [`supervisor`]: requests, one deployment an app; [`driver`]: the loop; [`janitor`]: what drains |
 //! | the host | [`effects`]: one short arm an action; [`host`]: D-Bus, sockets, probes, users |
 //! | secrets | [`secrets`]: the vault |
+//! | trust | [`tls`]: certificates and callers; [`reload`]: config and certificates while it runs |
 //! | on disk | [`store`]: journal, app states, release trees; [`config`] |
 //! | the API | [`http`]: routes; [`view`]: deployments and events as seen from outside; [`observe`]: status, doctor |
 //!
@@ -24,7 +25,9 @@ pub mod http;
 pub mod janitor;
 pub mod observe;
 pub mod recover;
+pub mod reload;
 pub mod secrets;
 pub mod store;
 pub mod supervisor;
+pub mod tls;
 pub mod view;

@@ -115,7 +115,6 @@ fn example_units() -> Result<String> {
         runs: 1,
         base_port: 0,
         secrets: None,
-        earlier: Vec::new(),
     };
     let of = Activation { tag: Tag { label: Label::FIRST, run: 1 }, release: &release };
     let mut out =

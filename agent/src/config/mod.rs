@@ -7,7 +7,7 @@
 //! | `settings` | [`Settings`], the only type that leaves this module, and where each value is from |
 //!
 //! Everything wrong is reported at once, with file, line and what to write instead. Nothing here reads
-//! the environment or writes a file. `main` loads it once, at the start; `deployd check-config` prints it.
+//! the environment or writes a file. Loaded at the start, and again when a file changes; `deployd check-config` prints it.
 
 mod file;
 mod merge;
@@ -20,7 +20,7 @@ pub use settings::{Effective, LogLevel, Settings};
 /// Where the agent's config is.
 pub const CONFIG_FILE: &str = "/etc/deployd/agent.toml";
 /// The folder of additions, beside the file.
-const ADDITIONS: &str = "agent.d";
+pub const ADDITIONS: &str = "agent.d";
 
 #[cfg(test)]
 mod tests;

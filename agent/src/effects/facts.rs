@@ -41,10 +41,11 @@ impl Observer for RealHost {
             Ok((memory, users::lookup(&app).err().map(|e| e.to_string()), base_port(ported, &promised)?))
         };
         let (memory_available, user_taken, base_port) = blocking(look).await??;
+        let live = self.settings.live.get();
         Ok(Facts {
             now: clock::now(),
-            host: self.settings.name.clone(),
-            region: self.settings.region.clone(),
+            host: live.name.clone(),
+            region: live.region.clone(),
             apps_dir: self.settings.apps_dir.clone(),
             runtime: self.settings.runtime.clone(),
             memory_available,
@@ -55,7 +56,7 @@ impl Observer for RealHost {
             },
             user_taken,
             base_port,
-            keep: self.settings.keep,
+            keep: live.keep,
             epmd: super::epmd::needed(&state.app)?,
             platform: self.platform(request).await?,
             secrets,
@@ -143,7 +144,7 @@ impl RealHost {
         };
         let looked: Result<_, ErrorBody> = blocking(look).await?;
         let Some((staged, programs, space)) = looked? else { return Ok(None) };
-        let promised = self.disk.promised().bytes.saturating_add(self.settings.disk_reserve);
+        let promised = self.disk.promised().bytes.saturating_add(self.settings.live.get().disk_reserve);
         let beam = staged.manifest.entries().iter().any(|e| e.path == "releases/start_erl.data");
         Ok(Some(ArtifactFacts {
             size: staged.manifest.total_size(),

@@ -94,7 +94,8 @@ impl RealHost {
 
     /// A failure of an instance, with what it said last.
     pub(super) async fn start_failed(&self, instance: &Instance, why: &str, run: &Run) -> ErrorBody {
-        let (app, host, label) = (app_of(run).await, &self.settings.name, instance.tag.label);
+        let (app, live, label) = (app_of(run).await, self.settings.live.get(), instance.tag.label);
+        let host = &live.name;
         let name = format!("{}@{}", instance.process, instance.number);
         let body = ErrorBody::new(
             ErrorCode::StartFailed,

@@ -51,7 +51,8 @@ impl RealHost {
         took: Duration,
         run: &Run,
     ) -> ErrorBody {
-        let (app, host, label) = (app_of(run).await, &self.settings.name, migration.tag.label);
+        let (app, label) = (app_of(run).await, migration.tag.label);
+        let host = self.settings.live.get().name.clone();
         let message = format!("the migration of {app} {label} failed on {host}: {why}");
         let hint = format!(
             "mend it and push again; what it did before it failed stays: deployd-ctl logs -a {app} --instance migrate \

@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod held;
 mod instances;
+mod live;
 mod migrate;
 mod sockets;
 mod trial;
@@ -35,6 +36,7 @@ pub use failure::{release_failed, step_failed, with_chain};
 pub use files::{blocking as on_disk, is_committed};
 pub use held::Held;
 pub use instances::Carrying;
+pub use live::{Live, Tunable};
 pub use sockets::bound;
 
 /// The host that the agent runs on.
@@ -65,10 +67,8 @@ pub struct RealHost {
 /// What the config says and the host is.
 #[derive(Debug, Clone)]
 pub struct HostSettings {
-    /// The host's name.
-    pub name: String,
-    /// Its region.
-    pub region: Option<String>,
+    /// What may change while the agent runs.
+    pub live: Live,
     /// The id of this boot.
     pub boot_id: String,
     /// Where releases stand.
@@ -77,12 +77,8 @@ pub struct HostSettings {
     pub runtime: String,
     /// What probes are marked with.
     pub mark_prefix: MarkPrefix,
-    /// How many good releases are kept.
-    pub keep: usize,
     /// Uids for apps.
     pub uids: std::ops::RangeInclusive<u32>,
-    /// Bytes that a push must leave free.
-    pub disk_reserve: u64,
 }
 
 impl Port for RealHost {

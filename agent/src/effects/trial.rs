@@ -263,7 +263,8 @@ impl RealHost {
         let label = trial.tag.label;
         let of = served_by(trial, running.check);
         let app = app_of(run).await;
-        let host = &self.settings.name;
+        let live = self.settings.live.get();
+        let host = &live.name;
         let mut hint = format!("deployd-ctl logs -a {app} --release {label}");
         if let Some(i) = of {
             hint += &format!(" --instance {}@{}", i.process, i.number);

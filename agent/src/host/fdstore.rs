@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use sd_notify::NotifyState;
 
@@ -55,16 +55,22 @@ pub fn forget(unit: &str) -> Result<(), FdStoreError> {
 pub struct Collected {
     /// Listeners by the name of [`store_name`].
     pub listeners: HashMap<String, Listener>,
+    /// Listeners of the agent's own socket unit, for callers over the network.
+    pub api: Vec<std::net::TcpListener>,
     /// Names of what was dropped: not listening any more, or a second one of its name.
     pub dropped: Vec<String>,
 }
 
-/// Takes back every stored descriptor. Call it once, first thing in `main`, before any descriptor is opened.
+/// The name that `deployd.socket` gives its descriptors. No unit of an app has it: theirs end in `.socket`.
+const API: &str = "api";
+
+/// Takes back every stored descriptor, and takes those of the agent's own socket. Call it once, first thing in `main`, before any descriptor is opened.
 pub fn collect() -> Result<Collected, FdStoreError> {
     let mut collected = Collected::default();
     for (number, name) in sd_notify::listen_fds_with_names().map_err(FdStoreError::Collect)? {
         let listener = sockopt::adopt_passed(number).and_then(|fd| Listener::adopt(fd).ok());
         match listener {
+            Some(listener) if name == API => collected.api.push(OwnedFd::from(listener).into()),
             Some(listener) if !collected.listeners.contains_key(&name) => {
                 collected.listeners.insert(name, listener);
             }

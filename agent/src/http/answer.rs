@@ -9,6 +9,8 @@ use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::audit::Why;
+
 /// A refusal.
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) Box<ErrorBody>);
@@ -23,7 +25,10 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(*self.0)).into_response()
+        let why = Why { code: self.0.code, message: self.0.message.clone() };
+        let mut response = (status, Json(*self.0)).into_response();
+        response.extensions_mut().insert(why);
+        response
     }
 }
 
@@ -93,7 +98,9 @@ pub(super) async fn in_our_form(response: Response) -> Response {
     // Other headers stay: a 405 says what is allowed.
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.remove(header::CONTENT_TYPE);
+    let why = Why { code: refusal.code, message: refusal.message.clone() };
     let mut ours = (status, Json(refusal)).into_response();
+    ours.extensions_mut().insert(why);
     ours.headers_mut().extend(parts.headers);
     ours
 }

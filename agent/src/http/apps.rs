@@ -1,9 +1,9 @@
 //! Routes of apps: push, plan, rollback, start, stop, restart, remove, status, releases, doctor.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
 use deployd_api::deployment::{
     Deployment, OperateRequest, PlanAnswer, PlanRequest, PushRequest, RollbackRequest,
 };
@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 
 use super::Api;
 use super::answer::{Answer, Refused, body, id};
+use super::caller::Caller;
 use super::leases::claimed;
 use crate::observe;
 use crate::supervisor::Call;
@@ -29,12 +30,13 @@ fn accepted(deployment: Deployment) -> (StatusCode, Json<Deployment>) {
     (status, Json(deployment))
 }
 
-fn same_app(path: &AppName, spec: &AppName) -> Result<(), Refused> {
-    if path == spec {
+/// A right is that to the app of the path: what is sent must be of the same.
+pub(super) fn same_app(path: &AppName, sent: &AppName) -> Result<(), Refused> {
+    if path == sent {
         return Ok(());
     }
-    let message = format!("the path says {path}, the spec says {spec}");
-    Err(ErrorBody::new(ErrorCode::BadRequest, message, "send the spec to its own app's route").into())
+    let message = format!("the path says {path}, what was sent says {sent}");
+    Err(ErrorBody::new(ErrorCode::BadRequest, message, "send it to its own app's route").into())
 }
 
 /// A document is ctl's, or anyone's who may call: what is in it ends up in unit files.
@@ -61,11 +63,13 @@ fn placed(spec: &Spec, processes: Option<&Vec<ProcessName>>) -> Result<(), Refus
 
 pub(super) async fn push(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Accepted {
-    let (app, request): (AppName, PushRequest) = (id(&app)?, body(&bytes)?);
+    let (app, mut request): (AppName, PushRequest) = (id(&app)?, body(&bytes)?);
+    request.origin = caller.origin(request.origin);
     same_app(&app, &request.spec.app)?;
     checked(&request.spec)?;
     placed(&request.spec, request.processes.as_ref())?;
@@ -102,55 +106,67 @@ pub(super) async fn plan(
 
 pub(super) async fn rollback(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Accepted {
     let (app, request): (AppName, RollbackRequest) = (id(&app)?, body(&bytes)?);
-    let call = called(request.id, request.origin, &headers)?;
+    let call = called(request.id, caller.origin(request.origin), &headers)?;
     Ok(accepted(api.supervisor.submit(&app, call, Request::Rollback { to: request.to }).await?))
 }
 
-async fn operate(api: Api, app: String, headers: &HeaderMap, bytes: Bytes, what: Request) -> Accepted {
+async fn operate(
+    api: Api,
+    caller: Caller,
+    app: String,
+    headers: &HeaderMap,
+    bytes: Bytes,
+    what: Request,
+) -> Accepted {
     let (app, request): (AppName, OperateRequest) = (id(&app)?, body(&bytes)?);
-    let call = called(request.id, request.origin, headers)?;
+    let call = called(request.id, caller.origin(request.origin), headers)?;
     Ok(accepted(api.supervisor.submit(&app, call, what).await?))
 }
 
 pub(super) async fn start(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Accepted {
-    operate(api, app, &headers, bytes, Request::Start).await
+    operate(api, caller, app, &headers, bytes, Request::Start).await
 }
 
 pub(super) async fn stop(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Accepted {
-    operate(api, app, &headers, bytes, Request::Stop).await
+    operate(api, caller, app, &headers, bytes, Request::Stop).await
 }
 
 pub(super) async fn restart(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Accepted {
-    operate(api, app, &headers, bytes, Request::Restart).await
+    operate(api, caller, app, &headers, bytes, Request::Restart).await
 }
 
 pub(super) async fn remove(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Accepted {
-    operate(api, app, &headers, bytes, Request::Remove).await
+    operate(api, caller, app, &headers, bytes, Request::Remove).await
 }
 
 pub(super) async fn list(State(api): State<Api>) -> Answer<Vec<AppStatus>> {
@@ -180,5 +196,5 @@ pub(super) async fn clear(
 }
 
 pub(super) async fn doctor(State(api): State<Api>) -> Answer<DoctorReport> {
-    Ok(Json(observe::doctor::report(&api.supervisor).await?))
+    Ok(Json(observe::doctor::report(&api.supervisor, api.notices.looks(&api.trust)).await?))
 }

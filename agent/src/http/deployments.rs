@@ -2,30 +2,45 @@
 
 use std::collections::VecDeque;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use axum::{Extension, Json};
 use deployd_api::deployment::Deployment;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::event::{Event, What};
-use deployd_api::ids::DeploymentId;
+use deployd_api::ids::{AppName, DeploymentId};
 use futures_util::stream;
 use serde::Deserialize;
 
 use super::Api;
 use super::answer::{Answer, Refused, id, ndjson};
+use super::caller::Caller;
 use crate::supervisor::{store_failed, unknown_deployment};
 use crate::view::Story;
 
-pub(super) async fn get(State(api): State<Api>, Path(text): Path<String>) -> Answer<Deployment> {
-    let id: DeploymentId = id(&text)?;
-    Ok(Json(api.supervisor.known(&id).await?.ok_or_else(|| unknown_deployment(&id))?))
+/// App and deployment of the path.
+type Parts = Path<(String, String)>;
+
+/// The deployment, if it is one of the app in the path: a right to one app is none to another's.
+async fn of_app(api: &Api, parts: &(String, String)) -> Result<Deployment, Refused> {
+    let (app, id): (AppName, DeploymentId) = (id(&parts.0)?, id(&parts.1)?);
+    let known = api.supervisor.known(&id).await?;
+    Ok(known.filter(|found| found.app == app).ok_or_else(|| unknown_deployment(&id))?)
 }
 
-pub(super) async fn abort(State(api): State<Api>, Path(text): Path<String>) -> Answer<Deployment> {
-    let why = "an operator ended it";
+pub(super) async fn get(State(api): State<Api>, Path(parts): Parts) -> Answer<Deployment> {
+    Ok(Json(of_app(&api, &parts).await?))
+}
+
+pub(super) async fn abort(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(parts): Parts,
+) -> Answer<Deployment> {
+    let known = of_app(&api, &parts).await?;
+    let why = format!("{} ended it", caller.name);
     let failure = ErrorBody::new(ErrorCode::Aborted, why, "push again when it is mended");
-    Ok(Json(api.supervisor.abort(&id(&text)?, failure).await?))
+    Ok(Json(api.supervisor.abort(&known.id, failure).await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,11 +52,10 @@ pub(super) struct After {
 /// All events so far, then each as it comes, until the end.
 pub(super) async fn events(
     State(api): State<Api>,
-    Path(text): Path<String>,
+    Path(parts): Parts,
     Query(query): Query<After>,
 ) -> Result<Response, Refused> {
-    let id: DeploymentId = id(&text)?;
-    let known = api.supervisor.known(&id).await?.ok_or_else(|| unknown_deployment(&id))?;
+    let known = of_app(&api, &parts).await?;
     let reader = Reader {
         news: api.supervisor.news(),
         api,

@@ -1,9 +1,9 @@
 //! Routes of leases, and the header of calls that are made under one.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::fleet::{LEASE_HEADER, Lease, LeaseRequest};
 use deployd_api::ids::{AppName, DeploymentId};
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::Api;
 use super::answer::{Answer, Refused, body, id};
+use super::caller::Caller;
 use crate::supervisor::Claim;
 
 /// Longest text that a lease carries.
@@ -26,8 +27,14 @@ pub(super) async fn show(State(api): State<Api>, Path(app): Path<String>) -> Ans
     Ok(Json(api.supervisor.lease(&id(&app)?).await?))
 }
 
-pub(super) async fn take(State(api): State<Api>, Path(app): Path<String>, bytes: Bytes) -> Answer<Lease> {
-    let (app, request): (AppName, LeaseRequest) = (id(&app)?, body(&bytes)?);
+pub(super) async fn take(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(app): Path<String>,
+    bytes: Bytes,
+) -> Answer<Lease> {
+    let (app, mut request): (AppName, LeaseRequest) = (id(&app)?, body(&bytes)?);
+    request.holder = caller.by(request.holder);
     let long = [&request.holder, &request.reason].into_iter().any(|text| text.len() > TEXT_MAX);
     if long || request.ttl_ms == 0 {
         let message = "a lease has a time, and a holder and a reason of at most 200 bytes";

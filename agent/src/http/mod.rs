@@ -1,28 +1,50 @@
-//! The local admin API: HTTP/JSON on a Unix socket, for root only (SO_PEERCRED).
+//! The API: HTTP/JSON, for operators over mutual TLS and for root on a Unix socket (SO_PEERCRED).
 //!
-//! One line a handler: it parses, asks the supervisor or an observer, and answers. Every refusal is an
+//! | module | does |
+//! |---|---|
+//! | `routes` | the router: the table of [`deployd_api::route`], each entry with its handler |
+//! | `access` | who may call what, decided in one place |
+//! | `audit` | a line in the log for each refused call |
+//! | [`caller`] | who calls |
+//! | `remote` | mutual TLS, and what a stranger may cost: `pending` |
+//! | `session` | a connection of a caller, and what it may take: `limits` |
+//! | `serve` | the local socket |
+//! | `answer` | JSON, refusals, streams |
+//!
+//! The others are handlers: one parses, asks the supervisor or an observer, and answers. Every refusal is an
 //! [`ErrorBody`](deployd_api::error::ErrorBody), also those that axum makes.
 
+mod access;
 mod answer;
 mod apps;
+mod audit;
+pub mod caller;
 mod deployments;
+mod host;
 mod leases;
+mod limits;
 mod logs;
+mod pending;
+mod remote;
+#[cfg(test)]
+mod remote_tests;
 mod rollouts;
+mod routes;
 mod secrets;
 mod serve;
+mod session;
+mod tls;
 mod uploads;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::map_response;
-use axum::routing::{delete, get, post, put};
-
 use crate::effects::RealHost;
+use crate::reload::Notices;
 use crate::supervisor::Supervisor;
+use crate::tls::Trust;
 
+pub use remote::Doors;
+pub use routes::router;
 pub use serve::{bind, serve};
 pub use uploads::Reserved;
 
@@ -33,37 +55,8 @@ pub struct Api {
     pub supervisor: Arc<Supervisor<RealHost>>,
     /// Room promised to pushes, by artifact, until it is used.
     pub reserved: Reserved,
-}
-
-/// Largest JSON body: a manifest of half a million entries.
-const JSON_LIMIT: usize = 256 << 20;
-
-/// Every route.
-pub fn router(api: Api) -> Router {
-    Router::new()
-        .route("/v1/uploads", post(uploads::begin))
-        .route("/v1/uploads/{app}/{artifact}", put(uploads::receive))
-        .route("/v1/apps", get(apps::list))
-        .route("/v1/apps/{app}", get(apps::status))
-        .route("/v1/apps/{app}", delete(apps::remove))
-        .route("/v1/apps/{app}/plan", post(apps::plan))
-        .route("/v1/apps/{app}/deployments", post(apps::push))
-        .route("/v1/apps/{app}/rollback", post(apps::rollback))
-        .route("/v1/apps/{app}/start", post(apps::start))
-        .route("/v1/apps/{app}/stop", post(apps::stop))
-        .route("/v1/apps/{app}/restart", post(apps::restart))
-        .route("/v1/apps/{app}/lease", get(leases::show).post(leases::take).delete(leases::give_up))
-        .route("/v1/apps/{app}/rollout", get(rollouts::show).put(rollouts::put))
-        .route("/v1/apps/{app}/releases", get(apps::releases))
-        .route("/v1/apps/{app}/releases/{label}/clear", post(apps::clear))
-        .route("/v1/apps/{app}/secrets", get(secrets::list).post(secrets::change))
-        .route("/v1/apps/{app}/logs", get(logs::lines))
-        .route("/v1/deployments/{id}", get(deployments::get))
-        .route("/v1/deployments/{id}/events", get(deployments::events))
-        .route("/v1/deployments/{id}/abort", post(deployments::abort))
-        .route("/v1/doctor", get(apps::doctor))
-        .fallback(answer::no_route)
-        .layer(DefaultBodyLimit::max(JSON_LIMIT))
-        .layer(map_response(answer::in_our_form))
-        .with_state(api)
+    /// The host's certificates.
+    pub trust: Trust,
+    /// What is wrong with files that were read again.
+    pub notices: Notices,
 }

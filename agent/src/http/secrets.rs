@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::AppName;
 use deployd_api::release::ReleaseDocument;
@@ -14,6 +14,7 @@ use zeroize::Zeroize as _;
 
 use super::Api;
 use super::answer::{Answer, Refused, id};
+use super::caller::Caller;
 use crate::driver::clock;
 use crate::store::secrets::SecretRecord;
 
@@ -24,11 +25,13 @@ pub(super) async fn list(State(api): State<Api>, Path(app): Path<String>) -> Ans
 
 pub(super) async fn change(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     bytes: Bytes,
 ) -> Answer<Vec<SecretRow>> {
     let app: AppName = id(&app)?;
-    let request = read(bytes)?;
+    let mut request = read(bytes)?;
+    request.by = caller.by(request.by);
     let live = live(&api, &app).await;
     let vault = &api.supervisor.host().secrets;
     let spec = live.as_ref().map(|document| &document.spec);

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
-use tracing::{debug, warn};
+use tracing::warn;
+
+use super::session::serve_root;
 
 /// Listens: from now on callers wait instead of being refused.
 pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
@@ -39,18 +38,10 @@ pub async fn serve(listener: UnixListener, router: Router) {
             warn!("refused a caller that is not root");
             continue;
         }
-        tokio::spawn(talk(stream, router.clone()));
+        tokio::spawn(serve_root(stream, router.clone()));
     }
 }
 
 fn is_root(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|c| c.uid() == 0)
-}
-
-async fn talk(stream: UnixStream, router: Router) {
-    let service = TowerToHyperService::new(router);
-    let served = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
-    if let Err(e) = served {
-        debug!(error = %e, "a caller went away");
-    }
 }

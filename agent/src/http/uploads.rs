@@ -66,8 +66,13 @@ impl Reserved {
     }
 }
 
-pub(super) async fn begin(State(api): State<Api>, bytes: Bytes) -> Answer<UploadAnswer> {
+pub(super) async fn begin(
+    State(api): State<Api>,
+    Path(path): Path<String>,
+    bytes: Bytes,
+) -> Answer<UploadAnswer> {
     let UploadRequest { app, manifest } = body(&bytes)?;
+    super::apps::same_app(&id(&path)?, &app)?;
     let host = api.supervisor.host();
     let releases = host.releases.clone();
     let artifact = manifest.digest();

@@ -19,12 +19,16 @@ use crate::supervisor::{Supervisor, store_failed};
 
 type Deployd = Arc<Supervisor<RealHost>>;
 
-/// Looks at the whole host.
-pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
+/// Looks at the whole host. `looked` is what others found, by the name of their check.
+pub async fn report(
+    deployd: &Deployd,
+    looked: Vec<(&'static str, Vec<Finding>)>,
+) -> Result<DoctorReport, ErrorBody> {
     let host = deployd.host();
+    let live = host.settings.live.get();
     let disk = disk::observe(Path::new(&host.settings.apps_dir)).map_err(|e| step_failed(&e))?;
     let mut report = DoctorReport {
-        host: host.settings.name.clone(),
+        host: live.name.clone(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         systemd: host.systemd.version().await.map_err(|e| step_failed(&e))?,
         disk_free: disk.free_bytes,
@@ -34,7 +38,10 @@ pub async fn report(deployd: &Deployd) -> Result<DoctorReport, ErrorBody> {
         passed: Vec::new(),
     };
     let mut look = Look::default();
-    look.at("disk", disk_findings(host.settings.disk_reserve, disk.free_bytes));
+    look.at("disk", disk_findings(live.disk_reserve, disk.free_bytes));
+    for (what, findings) in looked {
+        look.at(what, findings);
+    }
     let mut expected = BTreeSet::new();
     let mut apps = 0;
     for (app, state) in deployd.apps().await {

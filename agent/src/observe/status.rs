@@ -48,7 +48,7 @@ pub async fn app(deployd: &Deployd, app: &AppName) -> Result<AppStatus, ErrorBod
     let live = state.live_release();
     Ok(AppStatus {
         app: app.clone(),
-        host: deployd.host().settings.name.clone(),
+        host: deployd.host().settings.live.get().name.clone(),
         live: state.live.map(|t| t.label),
         live_since: state.live_since,
         origin: live.map_or_else(Origin::default, |r| r.origin.clone()),

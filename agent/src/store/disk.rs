@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -113,14 +114,24 @@ pub(crate) fn is_full(path: &Path) -> bool {
 #[derive(Debug, Clone)]
 pub struct Reservations {
     path: PathBuf,
-    reserve: u64,
+    reserve: Arc<AtomicU64>,
     promised: Arc<Mutex<Need>>,
 }
 
 impl Reservations {
     /// A ledger for the file system of `path`, of which `reserve` bytes stay free.
     pub fn new(path: PathBuf, reserve: u64) -> Self {
-        Self { path, reserve, promised: Arc::default() }
+        Self { path, reserve: Arc::new(AtomicU64::new(reserve)), promised: Arc::default() }
+    }
+
+    /// From now on so many bytes stay free.
+    pub fn set_reserve(&self, bytes: u64) {
+        self.reserve.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes that stay free.
+    pub fn reserve_bytes(&self) -> u64 {
+        self.reserve.load(Ordering::Relaxed)
     }
 
     /// Promises room, until the reservation is dropped.
@@ -129,13 +140,13 @@ impl Reservations {
         let space =
             observe(&self.path).map_err(|source| DiskError::Observe { path: self.path.clone(), source })?;
         let bytes = promised.bytes.saturating_add(need.bytes);
-        if bytes.saturating_add(self.reserve) > space.free_bytes {
+        if bytes.saturating_add(self.reserve_bytes()) > space.free_bytes {
             return Err(DiskError::Bytes {
                 path: self.path.clone(),
                 free: space.free_bytes,
                 need: need.bytes,
                 promised: promised.bytes,
-                reserve: self.reserve,
+                reserve: self.reserve_bytes(),
             });
         }
         let inodes = promised.inodes.saturating_add(need.inodes);

@@ -153,6 +153,8 @@ const LOGS: &[Parameter] = &[
     parameter("release", "only this release: v42"),
     parameter("lines", "at most so many of the past"),
 ];
+/// What `DELETE …/lease` takes.
+const LEASE: &[Parameter] = &[parameter("id", "the rollout that holds it")];
 /// What `GET …/events` takes.
 const EVENTS: &[Parameter] = &[parameter("after", "only events with a greater number")];
 
@@ -180,6 +182,13 @@ pub const ROUTES: &[Route] = &[
     Route::new(Post, "/v1/apps/{app}/start", Deploy, Json("OperateRequest"), Json("Deployment"), "Start what was stopped"),
     Route::new(Post, "/v1/apps/{app}/stop", Deploy, Json("OperateRequest"), Json("Deployment"), "Stop serving"),
     Route::new(Post, "/v1/apps/{app}/restart", Deploy, Json("OperateRequest"), Json("Deployment"), "Replace the processes by new ones of the same release"),
+    Route::new(Get, "/v1/apps/{app}/lease", View, None, Json("Lease"), "Who holds the deploy lock; null when nobody does"),
+    Route::new(Post, "/v1/apps/{app}/lease", Deploy, Json("LeaseRequest"), Json("Lease"), "Take the deploy lock, or renew it"),
+    Route::new(Delete, "/v1/apps/{app}/lease", Deploy, None, Any, "Give the deploy lock back").with(LEASE),
+    Route::new(Get, "/v1/apps/{app}/rollout", View, None, Json("Rollout"), "The last rollout that this host takes part in"),
+    Route::new(Put, "/v1/apps/{app}/rollout", Deploy, Json("Rollout"), Json("Rollout"), "Write a rollout down"),
+    Route::new(Get, "/v1/apps/{app}/secrets", View, None, List("SecretRow"), "Names and versions of the app's secrets"),
+    Route::new(Post, "/v1/apps/{app}/secrets", Deploy, Json("SecretsRequest"), List("SecretRow"), "Set and remove secrets; the app may not be known yet"),
     Route::new(Get, "/v1/apps/{app}/releases", View, None, List("ReleaseRow"), "The releases of an app, newest first"),
     Route::new(Post, "/v1/apps/{app}/releases/{label}/clear", Deploy, None, List("ReleaseRow"), "Let a release be pushed again that undid itself"),
     Route::new(Get, "/v1/apps/{app}/logs", View, None, Lines("LogLine"), "What an app's processes said").with(LOGS),
