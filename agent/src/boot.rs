@@ -9,6 +9,7 @@ use deployd_core::steering::MarkPrefix;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::commands::Commands;
 use crate::config::Settings;
 use crate::driver::hold::Hold;
 use crate::effects::{Carrying, Held, HostSettings, RealHost};
@@ -53,7 +54,7 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     recover::recover(&supervisor).await.context("failed to take up what was interrupted")?;
     tokio::spawn(janitor::run(supervisor.clone()));
     tokio::spawn(collect::run(supervisor.clone()));
-    let api = Api { supervisor, reserved: http::Reserved::default() };
+    let api = Api { supervisor, reserved: http::Reserved::default(), commands: Commands::default() };
     let listener = http::bind(Path::new(deployd_api::LOCAL_SOCKET))?;
     let serve = tokio::spawn(http::serve(listener, http::router(api)));
     notify(&[sd_notify::NotifyState::Ready]);

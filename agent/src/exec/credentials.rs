@@ -56,7 +56,9 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_said_without_a_value() {
         let no_file = |_: &str| false;
-        assert!(matches!(variables(br#"{"A": "eAB4"}"#, no_file), Err(Error::SecretNul(name)) if name == "A"));
+        assert!(
+            matches!(variables(br#"{"A": "eAB4"}"#, no_file), Err(Error::SecretNul(name)) if name == "A")
+        );
         for bad in [&b"hunter2"[..], br#"{"A": "hunter2!"}"#, br#"["hunter2"]"#] {
             let said = variables(bad, no_file).unwrap_err().to_string();
             assert!(!said.contains("hunter2"), "{said}");

@@ -29,7 +29,9 @@ pub(crate) enum Error {
     Credential(#[source] std::io::Error),
     #[error("the release's secrets cannot be understood ({0}): set them again and push")]
     Bundle(String),
-    #[error("the secret {0} holds a NUL byte and cannot be a variable: name it in [secrets] files of the spec")]
+    #[error(
+        "the secret {0} holds a NUL byte and cannot be a variable: name it in [secrets] files of the spec"
+    )]
     SecretNul(String),
     #[error("start {program}")]
     Exec { program: String, source: Errno },

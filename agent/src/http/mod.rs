@@ -5,6 +5,7 @@
 
 mod answer;
 mod apps;
+mod commands;
 mod deployments;
 mod logs;
 mod secrets;
@@ -18,6 +19,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::map_response;
 use axum::routing::{delete, get, post, put};
 
+use crate::commands::Commands;
 use crate::effects::RealHost;
 use crate::supervisor::Supervisor;
 
@@ -31,6 +33,8 @@ pub struct Api {
     pub supervisor: Arc<Supervisor<RealHost>>,
     /// Room promised to pushes, by artifact, until it is used.
     pub reserved: Reserved,
+    /// Commands that run.
+    pub commands: Commands,
 }
 
 /// Largest JSON body: a manifest of half a million entries.
@@ -52,6 +56,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/apps/{app}/restart", post(apps::restart))
         .route("/v1/apps/{app}/releases", get(apps::releases))
         .route("/v1/apps/{app}/releases/{label}/clear", post(apps::clear))
+        .route("/v1/apps/{app}/commands", post(commands::run))
         .route("/v1/apps/{app}/secrets", get(secrets::list).post(secrets::change))
         .route("/v1/apps/{app}/logs", get(logs::lines))
         .route("/v1/deployments/{id}", get(deployments::get))

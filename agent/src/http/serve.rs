@@ -49,7 +49,9 @@ fn is_root(stream: &UnixStream) -> bool {
 
 async fn talk(stream: UnixStream, router: Router) {
     let service = TowerToHyperService::new(router);
-    let served = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    let served = Builder::new(TokioExecutor::new())
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await;
     if let Err(e) = served {
         debug!(error = %e, "a caller went away");
     }

@@ -128,7 +128,9 @@ fn is_new(
     }
     if new.version < known.version || known.removed {
         let (asked, has) = (new.version, known.version);
-        return Err(stale(format!("version {asked} of the secret {name} is old: this host knows version {has}")));
+        return Err(stale(format!(
+            "version {asked} of the secret {name} is old: this host knows version {has}"
+        )));
     }
     if current.0.get(name) == Some(&new.value) {
         return Ok(false);
@@ -219,9 +221,15 @@ mod tests {
         ] {
             let refusal = run(&request, Some(&spec)).unwrap_err();
             assert_eq!(refusal.code, ErrorCode::BadRequest);
-            assert!(refusal.message.contains(said) && !refusal.hint.is_empty(), "{said}: {}", refusal.message);
+            assert!(
+                refusal.message.contains(said) && !refusal.hint.is_empty(),
+                "{said}: {}",
+                refusal.message
+            );
         }
-        for (request, spec) in [(ask(&[("KEY", 1, "a\0b")], &[]), Some(&spec)), (ask(&[("C", 1, "\0")], &[]), None)] {
+        for (request, spec) in
+            [(ask(&[("KEY", 1, "a\0b")], &[]), Some(&spec)), (ask(&[("C", 1, "\0")], &[]), None)]
+        {
             assert!(run(&request, spec).is_ok());
         }
     }

@@ -17,9 +17,7 @@ use deployd_core::secrets::Form;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use zeroize::Zeroizing;
 
-use crate::host::systemd::{
-    Ended, Leftover, Property, PropertyValue, Systemd, SystemdError, TransientSpec,
-};
+use crate::host::systemd::{Ended, Leftover, Property, PropertyValue, Systemd, SystemdError, TransientSpec};
 
 /// Since systemd 250.
 const PROGRAM: &str = "/usr/bin/systemd-creds";

@@ -23,7 +23,8 @@ const LOCK_WAIT: Duration = Duration::from_millis(500);
 const WAL_KEEP_BYTES: i64 = 4 << 20;
 
 /// Every migration, in order: the schema's version is how many of them were applied. Only ever append.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE deployments (
         ord INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -54,7 +55,8 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE apps (app TEXT PRIMARY KEY, state TEXT NOT NULL, updated_ms INTEGER NOT NULL) STRICT;
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE uids (uid INTEGER PRIMARY KEY, app TEXT NOT NULL, given_ms INTEGER NOT NULL) STRICT;
-", "
+",
+    "
     CREATE TABLE secrets (
         app TEXT NOT NULL,
         name TEXT NOT NULL,
@@ -65,7 +67,8 @@ const MIGRATIONS: &[&str] = &["
         recovery TEXT,
         PRIMARY KEY (app, name)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+];
 
 /// What the opener wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

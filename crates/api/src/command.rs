@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeploymentId, ProcessName};
+use crate::ids::{DeploymentId, Digest, ProcessName};
 
 /// The protocol's name in `Upgrade:`.
 pub const UPGRADE: &str = "deployd-command";
@@ -32,6 +32,13 @@ pub struct CommandRequest {
     /// Who.
     #[serde(default)]
     pub by: String,
+}
+
+impl CommandRequest {
+    /// What its unit and its lines in the logs are named by: `run-0a1b2c3d`.
+    pub fn short_id(&self) -> String {
+        Digest::of(self.id.as_str().as_bytes()).short()
+    }
 }
 
 /// What happens when the caller goes away.
@@ -133,7 +140,9 @@ mod tests {
 
     #[test]
     fn headers_survive_the_wire() {
-        for kind in [FrameKind::Stdin, FrameKind::Stdout, FrameKind::Stderr, FrameKind::Resize, FrameKind::End] {
+        for kind in
+            [FrameKind::Stdin, FrameKind::Stdout, FrameKind::Stderr, FrameKind::Resize, FrameKind::End]
+        {
             for length in [0, 1, 255, 256, FRAME_MAX] {
                 let bytes = header(kind, u32::try_from(length).unwrap());
                 assert_eq!(parse_header(bytes), Some((kind, length)));

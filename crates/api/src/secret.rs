@@ -180,7 +180,9 @@ mod tests {
         for good in ["A", "DATABASE_URL", "_x9", "PORT"] {
             assert!(good.parse::<SecretName>().is_ok(), "{good}");
         }
-        for bad in ["", "9A", "A-B", "A B", "LD_PRELOAD", "LISTEN_FDS", "DEPLOYD_APP", "PATH", "A=B", "secrets"] {
+        for bad in
+            ["", "9A", "A-B", "A B", "LD_PRELOAD", "LISTEN_FDS", "DEPLOYD_APP", "PATH", "A=B", "secrets"]
+        {
             assert!(bad.parse::<SecretName>().is_err(), "{bad}");
         }
     }

@@ -114,7 +114,8 @@ impl Activation<'_> {
     /// The words of a command that runs beside a process: through the trampoline, which makes variables of
     /// secrets, and without a listener.
     pub fn beside(&self, words: &[String]) -> Vec<String> {
-        let trampoline = [format!("{}/deployd-exec", self.release.runtime), "run".to_owned(), "--".to_owned()];
+        let trampoline =
+            [format!("{}/deployd-exec", self.release.runtime), "run".to_owned(), "--".to_owned()];
         trampoline.into_iter().chain(self.command(words)).collect()
     }
 
