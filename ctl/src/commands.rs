@@ -3,10 +3,13 @@
 mod abort;
 mod deploy;
 mod doctor;
+mod hosts;
 mod logs;
 mod operate;
+mod pki;
 mod plan;
 mod push;
+pub(crate) mod reach;
 mod releases;
 mod remove;
 mod rollback;
@@ -15,51 +18,47 @@ mod status;
 use std::cell::RefCell;
 
 use deployd_api::exit::ExitCode;
+use deployd_api::spec::Selector;
 
 use crate::cli::{Command, Global};
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::printer::Printer;
 
+pub(crate) use self::reach::Host;
+use self::reach::Reached;
 pub(crate) use crate::hint::CTL;
-
-/// An agent, with the name of its host.
-#[derive(Debug, Clone)]
-pub(crate) struct Host {
-    pub(crate) name: String,
-    pub(crate) client: Client,
-}
 
 /// What every verb needs.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) global: &'a Global,
     pub(crate) printer: &'a Printer,
+    /// The only host that is meant; without one every call fails and says why.
     pub(crate) client: Client,
     /// The name of the host in what is printed.
     pub(crate) host: String,
+    pub(crate) reached: Reached<'a>,
     /// What Ctrl-C has to say at this moment.
     interrupted: RefCell<String>,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(global: &'a Global, printer: &'a Printer) -> Result<Self, CtlError> {
-        if !global.local {
-            return Err(CtlError::Usage {
-                message: "this version drives the host it runs on; fleets of hosts come next".to_owned(),
-                hint: "run it on the host as root, with --local".to_owned(),
-            });
-        }
-        let own = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|n| n.trim().to_owned());
-        let host = global.host_name.clone().or_else(own).unwrap_or_else(|| "localhost".to_owned());
-        let client = Client::new(global.socket.clone());
-        Ok(Self { global, printer, client, host, interrupted: RefCell::default() })
+    pub(crate) fn new(global: &'a Global, printer: &'a Printer) -> Self {
+        let reached = Reached::new(global);
+        let (client, host) = reached.only_host();
+        Self { global, printer, client, host, reached, interrupted: RefCell::default() }
     }
 
-    /// The hosts that a command is for.
+    /// The hosts that a command is for: those of `--host`, else every one.
+    pub(crate) fn hosts(&self) -> Result<Vec<Host>, CtlError> {
+        self.reached.hosts()
+    }
+
+    /// The hosts that a spec means; without a selector the fleet's only group. `--host` narrows these too.
     #[expect(dead_code, reason = "verbs of fleets use it")]
-    pub(crate) fn hosts(&self) -> Vec<Host> {
-        vec![Host { name: self.host.clone(), client: self.client.clone() }]
+    pub(crate) fn hosts_of(&self, selectors: &[Selector]) -> Result<Vec<Host>, CtlError> {
+        self.reached.hosts_of(selectors)
     }
 
     /// Sets what Ctrl-C says from here on.
@@ -88,6 +87,8 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<Exit
         Command::Abort => abort::run(context).await,
         Command::Remove(args) => remove::run(context, args).await,
         Command::Doctor => doctor::run(context).await,
+        Command::Hosts(args) => hosts::run(context, args).await,
+        Command::Pki(args) => pki::run(context, args).await,
         // They need no agent and were answered before.
         Command::Help(_) | Command::Completions(_) => Ok(ExitCode::Ok),
     }

@@ -55,7 +55,6 @@ const LATER: &[&str] = &[
     "secrets",
     "config",
     "scale",
-    "hosts",
     "setup",
     "server",
     "env",
@@ -73,7 +72,6 @@ const LATER: &[&str] = &[
     "eject",
     "adopt",
     "rollout",
-    "pki",
 ];
 
 /// The answer to an unknown verb, when we know what was meant.

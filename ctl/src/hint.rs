@@ -30,7 +30,7 @@ pub(crate) fn runnable(text: &str) -> String {
 
 /// Whether it is a verb that talks to an agent.
 fn is_verb(word: &str) -> bool {
-    !["help", "completions"].contains(&word) && Cli::command().find_subcommand(word).is_some()
+    !["help", "completions", "hosts", "pki"].contains(&word) && Cli::command().find_subcommand(word).is_some()
 }
 
 #[cfg(test)]

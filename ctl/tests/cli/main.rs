@@ -8,6 +8,7 @@
 mod agent;
 mod captured;
 mod observe;
+mod pki;
 mod push;
 
 use std::path::Path;
