@@ -42,18 +42,20 @@ const VERBS: &[(&str, &str)] = &[
     ("reload", "restart"),
     ("check", "doctor"),
     ("deploy:check", "doctor"),
+    ("ssh console", "exec"),
+    ("ssh", "exec"),
+    ("app exec", "exec"),
+    ("bash", "exec"),
+    ("run:detached", "run"),
+    ("secrets:set", "secrets set"),
+    ("secret", "secrets"),
+    ("config:set", "secrets set"),
+    ("config:unset", "secrets unset"),
+    ("config", "secrets list"),
 ];
 
 /// Words of theirs, and planned words of ours, for what this version does not have.
 const LATER: &[&str] = &[
-    "ssh console",
-    "ssh",
-    "console",
-    "run",
-    "app exec",
-    "exec",
-    "secrets",
-    "config",
     "scale",
     "setup",
     "server",

@@ -15,6 +15,7 @@
 mod artifact;
 mod cli;
 mod client;
+mod command_stream;
 mod commands;
 mod enrol;
 mod error;
@@ -43,15 +44,15 @@ use crate::commands::Context;
 use crate::error::CtlError;
 use crate::printer::Printer;
 
-/// Runs one command line to its exit code.
-pub fn run(arguments: &[OsString]) -> ExitCode {
+/// Runs one command line to its exit code: one of ours, or that of a command that ran on a host.
+pub fn run(arguments: &[OsString]) -> std::process::ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return refuse_arguments(&error, arguments),
+        Err(error) => return refuse_arguments(&error, arguments).into(),
     };
     let printer = Printer::new(&cli.global);
     if let Some(outcome) = help::answer(&cli.command, &printer) {
-        return outcome.map_or_else(|error| printer.end_with(&error), |()| ExitCode::Ok);
+        return outcome.map_or_else(|error| printer.end_with(&error), |()| ExitCode::Ok).into();
     }
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -64,8 +65,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
             outcome
         });
     match outcome {
-        Ok(code) => code,
-        Err(error) => printer.end_with(&error),
+        Ok(code) => code.into(),
+        Err(error) => printer.end_with(&error).into(),
     }
 }
 
@@ -81,11 +82,13 @@ fn refuse_arguments(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 }
 
 /// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us.
-async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<ExitCode, CtlError> {
+async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<u8, CtlError> {
     let context = Context::new(&cli.global, printer);
     let mut terminate = signal(SignalKind::terminate()).map_err(CtlError::Runtime)?;
     tokio::select! {
-        outcome = commands::run(&context, &cli.command) => outcome,
+        outcome = commands::run(&context, &cli.command) => {
+            outcome.map(|code| context.status.get().unwrap_or(code as u8))
+        }
         _ = tokio::signal::ctrl_c() => Err(context.interrupted()),
         _ = terminate.recv() => Err(context.interrupted()),
     }
