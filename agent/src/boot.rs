@@ -9,6 +9,7 @@ use deployd_core::steering::MarkPrefix;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::commands::Commands;
 use crate::config::{LogLevel, Settings};
 use crate::driver::clock;
 use crate::driver::hold::Hold;
@@ -69,8 +70,13 @@ async fn start(config: &Path, settings: Settings, set_level: SetLevel) -> anyhow
         notices: notices.clone(),
     };
     tokio::spawn(reloader.run());
-    let router =
-        http::router(Api { supervisor, reserved: http::Reserved::default(), trust: trust.clone(), notices });
+    let router = http::router(Api {
+        supervisor,
+        reserved: http::Reserved::default(),
+        trust: trust.clone(),
+        notices,
+        commands: Commands::default(),
+    });
     let listener = http::bind(Path::new(deployd_api::LOCAL_SOCKET))?;
     let serve = tokio::spawn(http::serve(listener, router.clone()));
     open_doors(doors, &trust, &router)?;

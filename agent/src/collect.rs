@@ -14,6 +14,7 @@ use deployd_api::ids::Timestamp;
 use deployd_core::units;
 use tracing::{info, warn};
 
+use crate::commands;
 use crate::driver::clock;
 use crate::effects::{RealHost, on_disk, step_failed};
 use crate::host::systemd::Systemd;
@@ -30,12 +31,34 @@ pub async fn at_start(systemd: &Systemd) {
     if let Err(error) = end_checks(systemd).await {
         warn!(%error, "commands of checks that nobody waits for could not be ended");
     }
+    if let Err(error) = take_over_commands(systemd).await {
+        warn!(%error, "commands of an earlier life of the agent could not be looked at");
+    }
     let swept = on_disk(|| sweep(Path::new(units::UNIT_DIR), Path::new(RUN_DIR))).await;
     match swept {
         Ok(0) => {}
         Ok(files) => info!(files, "cleared files that were left half written"),
         Err(error) => warn!(%error, "files that were left half written could not be cleared"),
     }
+}
+
+/// Commands whose callers went with the last agent end; those that were to go on are removed when they ended.
+async fn take_over_commands(systemd: &Systemd) -> Result<(), ErrorBody> {
+    let found = systemd.list(&["deployd-*.service"]).await.map_err(|e| step_failed(&e))?;
+    for unit in found.into_iter().map(|unit| unit.name).filter(|name| commands::is_command(name)) {
+        if !unit.contains('@') {
+            systemd.clear(&unit).await.map_err(|e| step_failed(&e))?;
+            continue;
+        }
+        let systemd = systemd.clone();
+        tokio::spawn(async move {
+            match systemd.finish(&unit).await {
+                Ok(outcome) => info!(unit, ended = ?outcome.ended, audit = "run", "a command ended"),
+                Err(error) => warn!(unit, %error, "how a command ended is not known"),
+            }
+        });
+    }
+    Ok(())
 }
 
 /// A check that was interrupted is made anew, with a command of its own.

@@ -6,6 +6,7 @@
 //! | tidying | [`collect`]: what an earlier life left, and what nobody uses |
 //! | deploying | [`supervisor`]: requests, one deployment an app; [`driver`]: the loop; [`janitor`]: what drains |
 //! | the host | [`effects`]: one short arm an action; [`host`]: D-Bus, sockets, probes, users |
+//! | commands | [`commands`]: `exec` and `run` |
 //! | secrets | [`secrets`]: the vault |
 //! | trust | [`tls`]: certificates and callers; [`reload`]: config and certificates while it runs |
 //! | on disk | [`store`]: journal, app states, release trees; [`config`] |
@@ -17,6 +18,7 @@
 pub mod boot;
 pub mod cli;
 pub mod collect;
+pub mod commands;
 pub mod config;
 pub mod driver;
 pub mod effects;

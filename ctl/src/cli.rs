@@ -1,8 +1,10 @@
 //! The command line, as clap definitions and nothing else. What a verb does is in `commands`.
 
+mod exec;
 mod hosts;
 mod init;
 mod pki;
+mod secrets;
 
 use std::path::PathBuf;
 
@@ -10,8 +12,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use deployd_api::ids::{AppName, Label};
 use deployd_api::spec::{Millis, Selector, Strategy, parse_duration};
 
+pub(crate) use exec::{Console, Exec, Place, RunOnce};
 pub(crate) use hosts::{Hosts, HostsAdd, HostsCommand};
 pub(crate) use pki::{Pki, PkiCommand, PkiInit, PkiIssue};
+pub(crate) use secrets::{Given, Secrets, SecretsCommand};
 
 /// Deploys apps to hosts without losing a connection.
 #[derive(Debug, Parser)]
@@ -144,6 +148,14 @@ pub(crate) enum Command {
     Doctor,
     /// Add, list, check and remove the hosts of the fleet
     Hosts(Hosts),
+    /// Set, remove and list the app's secrets
+    Secrets(Secrets),
+    /// Run a command, or a shell, beside the live release
+    Exec(Exec),
+    /// Open the console of the release, or a shell
+    Console(Console),
+    /// Run a command that goes on when this ends
+    Run(RunOnce),
     /// Identities: who may do what, and the CA of the fleet
     Pki(Pki),
     /// Explain a verb, all of them, or the keys of the spec

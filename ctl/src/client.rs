@@ -94,7 +94,6 @@ impl Client {
     }
 
     /// One request that leaves HTTP: the connection's bytes, once the agent has said yes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "exec and run use it"))]
     pub(crate) async fn upgrade(
         &self,
         method: Method,

@@ -3,6 +3,7 @@
 mod abort;
 mod deploy;
 mod doctor;
+mod exec;
 mod heard;
 mod hosts;
 pub(crate) mod init;
@@ -15,9 +16,10 @@ pub(crate) mod reach;
 mod releases;
 mod remove;
 mod rollback;
+mod secrets;
 mod status;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use deployd_api::exit::ExitCode;
 use deployd_api::spec::Selector;
@@ -43,13 +45,23 @@ pub(crate) struct Context<'a> {
     pub(crate) reached: Reached<'a>,
     /// What Ctrl-C has to say at this moment.
     interrupted: RefCell<String>,
+    /// The status of a command that ran on a host: ctl ends with it.
+    pub(crate) status: Cell<Option<u8>>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(global: &'a Global, printer: &'a Printer) -> Self {
         let reached = Reached::new(global);
         let (client, host) = reached.only_host();
-        Self { global, printer, client, host, reached, interrupted: RefCell::default() }
+        Self {
+            global,
+            printer,
+            client,
+            host,
+            reached,
+            interrupted: RefCell::default(),
+            status: Cell::default(),
+        }
     }
 
     /// The hosts that a command is for: those of `--host`, else every one.
@@ -58,7 +70,6 @@ impl<'a> Context<'a> {
     }
 
     /// The hosts that a spec means; without a selector the fleet's only group. `--host` narrows these too.
-    #[expect(dead_code, reason = "verbs of fleets use it")]
     pub(crate) fn hosts_of(&self, selectors: &[Selector]) -> Result<Vec<Host>, CtlError> {
         self.reached.hosts_of(selectors)
     }
@@ -89,6 +100,10 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<Exit
         Command::Abort => abort::run(context).await,
         Command::Remove(args) => remove::run(context, args).await,
         Command::Doctor => doctor::run(context).await,
+        Command::Secrets(args) => secrets::run(context, args).await,
+        Command::Exec(args) => exec::exec(context, args).await,
+        Command::Console(args) => exec::console(context, args).await,
+        Command::Run(args) => exec::run_once(context, args).await,
         Command::Hosts(args) => hosts::run(context, args).await,
         Command::Pki(args) => pki::run(context, args).await,
         // They need no agent and were answered before.

@@ -17,6 +17,7 @@ mod build;
 mod certificates;
 mod cli;
 mod client;
+mod command_stream;
 mod commands;
 mod enrol;
 mod error;
@@ -46,16 +47,16 @@ use crate::commands::Context;
 use crate::error::CtlError;
 use crate::printer::Printer;
 
-/// Runs one command line to its exit code.
-pub fn run(arguments: &[OsString]) -> ExitCode {
+/// Runs one command line to its exit code: one of ours, or that of a command that ran on a host.
+pub fn run(arguments: &[OsString]) -> std::process::ExitCode {
     hint::set_reach(hint::Reach::of(foreign::is_local(arguments)));
     let cli = match help::parse(arguments) {
         Ok(cli) => cli,
-        Err(error) => return refuse_arguments(&error, arguments),
+        Err(error) => return refuse_arguments(&error, arguments).into(),
     };
     let printer = Printer::new(&cli.global);
     if let Some(outcome) = help::answer(&cli.command, &cli.global, &printer) {
-        return outcome.map_or_else(|error| printer.end_with(&error), |()| ExitCode::Ok);
+        return outcome.map_or_else(|error| printer.end_with(&error), |()| ExitCode::Ok).into();
     }
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -68,8 +69,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
             outcome
         });
     match outcome {
-        Ok(code) => code,
-        Err(error) => printer.end_with(&error),
+        Ok(code) => code.into(),
+        Err(error) => printer.end_with(&error).into(),
     }
 }
 
@@ -85,11 +86,13 @@ fn refuse_arguments(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 }
 
 /// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us.
-async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<ExitCode, CtlError> {
+async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<u8, CtlError> {
     let context = Context::new(&cli.global, printer);
     let mut terminate = signal(SignalKind::terminate()).map_err(CtlError::Runtime)?;
     tokio::select! {
-        outcome = commands::run(&context, &cli.command) => outcome,
+        outcome = commands::run(&context, &cli.command) => {
+            outcome.map(|code| context.status.get().unwrap_or(code as u8))
+        }
         _ = tokio::signal::ctrl_c() => Err(context.interrupted()),
         _ = terminate.recv() => Err(context.interrupted()),
     }

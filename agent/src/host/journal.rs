@@ -191,5 +191,51 @@ pub async fn last_lines(unit: &str, n: u32) -> Result<Vec<LogLine>, JournalError
     Ok(text.split(|b| *b == b'\n').filter_map(Entry::parse).map(LogLine::from).collect())
 }
 
+/// A line of a unit, with its place in the journal.
+#[derive(Debug, Clone)]
+pub struct UnitLine {
+    /// What was written.
+    pub message: String,
+    /// Its place.
+    pub cursor: String,
+}
+
+/// The lines of a unit as they come. Dropping it ends it.
+#[derive(Debug)]
+pub struct UnitLines {
+    lines: Lines,
+}
+
+/// Follows what the processes of a unit write, from its begin.
+pub fn follow_unit(unit: &str) -> Result<UnitLines, JournalError> {
+    let command = base().args(["--follow", "--no-tail"]).arg(format!("_SYSTEMD_UNIT={unit}"));
+    Ok(UnitLines { lines: command.lines()? })
+}
+
+impl UnitLines {
+    /// The next line.
+    pub async fn next(&mut self) -> Result<Option<UnitLine>, JournalError> {
+        while let Some(line) = self.lines.next().await? {
+            if let Some(entry) = Entry::parse(&line) {
+                return Ok(Some(UnitLine { message: entry.message, cursor: entry.cursor }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What the processes of a unit that has ended wrote after this place.
+pub async fn rest_of_unit(unit: &str, after: Option<&str>) -> Result<Vec<String>, JournalError> {
+    if let Err(error) = Command::new(JOURNALCTL).arg("--sync").output(SYNC_LIMIT).await {
+        tracing::debug!(%error, "the journal was not synchronised; reading what is there");
+    }
+    let mut command = base();
+    if let Some(cursor) = after {
+        command = command.arg(format!("--after-cursor={cursor}"));
+    }
+    let text = read(&command.arg(format!("_SYSTEMD_UNIT={unit}"))).await?;
+    Ok(text.split(|b| *b == b'\n').filter_map(Entry::parse).map(|entry| entry.message).collect())
+}
+
 #[cfg(test)]
 mod tests;

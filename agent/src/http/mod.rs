@@ -19,6 +19,7 @@ mod answer;
 mod apps;
 mod audit;
 pub mod caller;
+mod commands;
 mod deployments;
 mod host;
 mod leases;
@@ -38,6 +39,7 @@ mod uploads;
 
 use std::sync::Arc;
 
+use crate::commands::Commands;
 use crate::effects::RealHost;
 use crate::reload::Notices;
 use crate::supervisor::Supervisor;
@@ -59,4 +61,6 @@ pub struct Api {
     pub trust: Trust,
     /// What is wrong with files that were read again.
     pub notices: Notices,
+    /// Commands that run.
+    pub commands: Commands,
 }

@@ -10,7 +10,8 @@ use deployd_api::route::Method::{self, Delete, Get, Post, Put};
 use deployd_api::route::{ROUTES, Route};
 
 use super::{
-    Api, access, answer, apps, audit, deployments, host, leases, logs, rollouts, secrets, tls, uploads,
+    Api, access, answer, apps, audit, commands, deployments, host, leases, logs, rollouts, secrets, tls,
+    uploads,
 };
 
 /// Largest JSON body: a manifest of half a million entries.
@@ -48,6 +49,7 @@ const HANDLERS: &[(Method, &str, Make)] = &[
     (Post, "/v1/apps/{app}/secrets", |m| on(m, secrets::change)),
     (Get, "/v1/apps/{app}/releases", |m| on(m, apps::releases)),
     (Post, "/v1/apps/{app}/releases/{label}/clear", |m| on(m, apps::clear)),
+    (Post, "/v1/apps/{app}/commands", |m| on(m, commands::run)),
     (Get, "/v1/apps/{app}/logs", |m| on(m, logs::lines)),
     (Post, "/v1/tls/request", |m| on(m, tls::request)),
     (Put, "/v1/tls/certificate", |m| on(m, tls::certificate)),

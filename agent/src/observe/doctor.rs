@@ -252,7 +252,8 @@ fn leftover_findings(expected: &BTreeSet<String>, unknown: &[String], units: &[U
     // Those of apps with such a name are instances, or sockets.
     let ours = |name: &str| {
         let begins = |starts: [&str; 2]| starts.iter().any(|start| name.starts_with(start));
-        begins(["deployd-fd@", "deployd-fd-nb@"])
+        crate::commands::is_command(name)
+            || begins(["deployd-fd@", "deployd-fd-nb@"])
             || (begins(["deployd-relay-", "deployd-check-"])
                 && name.ends_with(".service")
                 && !name.contains('@'))

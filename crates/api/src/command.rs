@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeploymentId, ProcessName};
+use crate::ids::{DeploymentId, Digest, ProcessName};
 
 /// The protocol's name in `Upgrade:`.
 pub const UPGRADE: &str = "deployd-command";
@@ -33,6 +33,13 @@ pub struct CommandRequest {
     /// Who.
     #[serde(default)]
     pub by: String,
+}
+
+impl CommandRequest {
+    /// What its unit and its lines in the logs are named by: `run-0a1b2c3d`.
+    pub fn short_id(&self) -> String {
+        Digest::of(self.id.as_str().as_bytes()).short()
+    }
 }
 
 /// What happens when the caller goes away.

@@ -191,6 +191,7 @@ pub const ROUTES: &[Route] = &[
     Route::new(Post, "/v1/apps/{app}/secrets", Deploy, Json("SecretsRequest"), List("SecretRow"), "Set and remove secrets; the app may not be known yet"),
     Route::new(Get, "/v1/apps/{app}/releases", View, None, List("ReleaseRow"), "The releases of an app, newest first"),
     Route::new(Post, "/v1/apps/{app}/releases/{label}/clear", Deploy, None, List("ReleaseRow"), "Let a release be pushed again that undid itself"),
+    Route::new(Post, "/v1/apps/{app}/commands", Deploy, Json("CommandRequest"), Any, "Run a command in the surroundings of the live release; answered with 101 and frames in both directions"),
     Route::new(Get, "/v1/apps/{app}/logs", View, None, Lines("LogLine"), "What an app's processes said").with(LOGS),
     Route::new(Post, "/v1/tls/request", Administer, None, Pem, "A request for a new certificate of the host"),
     Route::new(Put, "/v1/tls/certificate", Administer, Pem, Json("CertificateInfo"), "The host's certificate, its CA's, and the list of revoked ones"),

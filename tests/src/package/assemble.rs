@@ -152,11 +152,11 @@ mod tests {
         let tree = tempfile::tempdir().expect("a folder");
         let binaries = Binaries { executables: "/bin".into(), shim: "/none".into() };
         let entry = Entry::parse("says:echo,completions,bash usr/share/c/x 0644").expect("right");
-        let size = entry.place(&binaries, tree.path()).expect("placed");
+        let size = entry.place(&binaries, tree.path(), tree.path(), ("0.1.0", "amd64")).expect("placed");
         let text = fs::read_to_string(tree.path().join("usr/share/c/x")).expect("a file");
         assert_eq!((text.as_str(), size), ("completions bash\n", 17));
         let failing = Entry::parse("says:false usr/share/c/y 0644").expect("right");
-        assert!(failing.place(&binaries, tree.path()).is_err());
+        assert!(failing.place(&binaries, tree.path(), tree.path(), ("0.1.0", "amd64")).is_err());
         assert!(!tree.path().join("usr/share/c/y").exists());
     }
 

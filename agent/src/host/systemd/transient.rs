@@ -270,6 +270,11 @@ impl Systemd {
         Ok(state.is_some_and(|u| u.is_active()))
     }
 
+    /// Waits for the end of a unit that an earlier life of ours started and that was to go on, and removes it.
+    pub async fn finish(&self, name: &str) -> Result<TransientOutcome, SystemdError> {
+        self.collect_transient(name, None, Duration::ZERO).await
+    }
+
     /// Waits until the unit `name`, started by [`Self::run_transient`], has ended, reads how, and removes it.
     async fn collect_transient(
         &self,
