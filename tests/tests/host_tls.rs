@@ -122,11 +122,12 @@ impl Gate {
         let of = |role: &str| self.authority.issue(&client("somebody", role).usual());
         let (viewer, blog, shop) = (of("viewer")?, of("deployer/blog")?, of("deployer/shop")?);
         let nobody = self.authority.issue(&Usage::Client("nobody".to_owned(), Vec::new()).usual())?;
-        let lease = "/v1/apps/shop/lease";
+        let start = "/v1/apps/shop/start";
         let cases = [
-            ("a viewer", &viewer, "POST", lease, LEASE),
-            ("a deployer of another app", &blog, "POST", lease, LEASE),
+            ("a viewer", &viewer, "POST", start, "{}"),
+            ("a deployer of another app", &blog, "POST", start, "{}"),
             ("a deployer as admin", &shop, "PUT", "/v1/tls/crl", ""),
+            ("a viewer", &viewer, "POST", "/v1/apps/shop/lease", LEASE),
             ("a viewer", &viewer, "POST", "/v1/apps/shop/secrets", "{}"),
             ("a viewer", &viewer, "DELETE", "/v1/apps/shop", ""),
         ];
