@@ -112,7 +112,7 @@ impl Trial {
             ),
             (right.replace("app = \"shop\"", "app = \"Shop App\""), USAGE, &["deployd.toml", "Shop App"]),
             (
-                format!("{right}\n[secrets]\nrequired = [\"STRIPE_KEY\"]\n"),
+                right.replace("hosts = \"web\"", "hosts = \"web\"\nsecrets = [\"STRIPE_KEY\"]"),
                 REFUSED,
                 &["STRIPE_KEY", "secrets set"],
             ),

@@ -39,7 +39,7 @@ use crate::wait;
 
 /// What protects the CA key of test fleets.
 pub const PASSPHRASE: &str = "correct horse battery staple";
-/// Where the packages lie on the operator's machine.
+/// Where the operator's package lies; it brings the agent's along.
 pub const DOWNLOADS: &str = "/root/downloads";
 /// The port of agents.
 pub const API_PORT: u16 = 7443;
@@ -59,7 +59,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Boots one host for each entry, bare, and `ops` with nothing but the downloaded packages and a key for ssh.
+    /// Boots one host for each entry, bare, and `ops` with nothing but the downloaded package and a key for ssh.
     pub fn bare(suites: &[Suite]) -> Result<Self> {
         let packages = deb::packages()?;
         let net = Arc::new(Net::create("fleet")?);
@@ -97,7 +97,7 @@ impl Fleet {
     /// The words that add all hosts to the fleet.
     pub fn add_words(&self) -> String {
         let pairs: Vec<String> = self.hosts.iter().map(|h| format!("{0}=root@{0}", h.name())).collect();
-        format!("hosts add {} --group web --package {DOWNLOADS}/deployd_*.deb", pairs.join(" "))
+        format!("hosts add {} --group web", pairs.join(" "))
     }
 
     /// Hosts with the agent, enrolled by hand with certificates of the rig: what ctl issues is not trusted here.
@@ -232,13 +232,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// The packages, as a browser leaves them, and an empty project.
+    /// The package, as a browser leaves it, and an empty project.
     fn download(&self) -> Result<()> {
-        for package in [&self.packages.agent, &self.packages.ctl] {
-            let name = package.file_name().context("a package has a name")?.to_string_lossy();
-            let bytes = fs::read(package).with_context(|| format!("failed to read {}", package.display()))?;
-            self.ops.host.write_file(&format!("{DOWNLOADS}/{name}"), bytes, 0o644)?;
-        }
+        let package = &self.packages.ctl;
+        let name = package.file_name().context("a package has a name")?.to_string_lossy();
+        let bytes = fs::read(package).with_context(|| format!("failed to read {}", package.display()))?;
+        self.ops.host.write_file(&format!("{DOWNLOADS}/{name}"), bytes, 0o644)?;
         self.ops.host.ok(&format!("mkdir -p {PROJECT}")).map(drop)
     }
 }
