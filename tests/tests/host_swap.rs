@@ -54,10 +54,10 @@ fn clients_40_ms_away() -> Result<()> {
     run(&Regime::FAR, 2)
 }
 
-/// 35 swaps on one Debian release, on which the seed decides; a full run does 1,000, half of them on each.
+/// 50 swaps on one Debian release, on which the seed decides; a full run does 1,000, half of them on each.
 fn run(regime: &Regime, case: usize) -> Result<()> {
     let effort = Effort::of_this_run();
-    effort.suites(case).into_iter().try_for_each(|suite| swap(regime, suite, effort.pick(35, 500)))
+    effort.suites(case).into_iter().try_for_each(|suite| swap(regime, suite, effort.pick(50, 500)))
 }
 
 /// What all swaps of a regime add up to.

@@ -164,8 +164,8 @@ impl RealHost {
         state: &AppState,
         others: &Claims,
     ) -> Result<BTreeMap<u16, String>, ErrorBody> {
-        let live = state.live_release().filter(|_| !state.stopped);
-        let served = live.iter().flat_map(|r| r.document.spec.listen.values()).map(|l| &l.address);
+        let live = state.live_spec().filter(|_| !state.stopped);
+        let served = live.iter().flat_map(|spec| spec.listen.values()).map(|l| &l.address);
         let known = state.groups.values().flatten().map(|socket| &socket.address);
         let own: Vec<u16> = served.chain(known).filter_map(Address::port).collect();
         let ported = spec.listen.values().filter_map(|l| Some((&l.address, l.address.port()?)));
@@ -191,13 +191,12 @@ impl RealHost {
 
 /// The spec of what is to run next; of what runs already nothing is asked.
 fn wanted<'a>(request: &'a Request, state: &'a AppState) -> Option<&'a Spec> {
-    let release = match request {
-        Request::Push(push) => return Some(&push.document.spec),
-        Request::Rollback { to } => state.releases.get(&to.or(state.previous)?),
-        Request::Start => state.live_release().filter(|_| state.stopped),
+    match request {
+        Request::Push(push) => Some(&push.document.spec),
+        Request::Rollback { to } => Some(&state.releases.get(&to.or(state.previous)?)?.document.spec),
+        Request::Start => state.live_spec().filter(|_| state.stopped),
         Request::Stop | Request::Restart | Request::Remove => None,
-    };
-    release.map(|r| &r.document.spec)
+    }
 }
 
 /// How many private ports the release that is to run needs: one an instance that is reached by one.

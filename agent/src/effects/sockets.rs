@@ -95,9 +95,8 @@ impl RealHost {
             return Ok(None);
         }
         let state = run.state.lock().await;
-        let live = state.live.and_then(|t| state.releases.get(&t.label)).cloned();
-        let process =
-            live.and_then(|r| r.document.spec.listen.get(&socket.listener).map(|l| l.process.clone()));
+        let process = state.live_spec().and_then(|spec| spec.listen.get(&socket.listener));
+        let process = process.map(|l| l.process.clone());
         let learned = process.and_then(|p| state.nonblocking.get(&p).copied());
         drop(state);
         let app_is = if learned.unwrap_or(true) { Blocking::NonBlocking } else { Blocking::Blocking };

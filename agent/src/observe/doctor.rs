@@ -183,8 +183,8 @@ fn boot_findings(state: &AppState) -> Vec<Finding> {
 /// A socket that nobody serves would take connections and never answer.
 fn group_findings(state: &AppState) -> Result<Vec<Finding>, ErrorBody> {
     let mut out = Vec::new();
-    let Some(release) = state.live_release().filter(|_| !state.stopped) else { return Ok(out) };
-    for (name, listener) in &release.document.spec.listen {
+    let Some(spec) = state.live_spec().filter(|_| !state.stopped) else { return Ok(out) };
+    for (name, listener) in &spec.listen {
         let Some(on) = bound(&listener.address) else { continue };
         let (members, port) = (facts::listening(on).map_err(|e| step_failed(&e))?, on.port());
         let known = state.groups.get(&listener.address.listen_stream()).map_or(0, Vec::len);

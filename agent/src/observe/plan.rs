@@ -54,7 +54,7 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
             (plan::plan(&easy, &unobstructed(facts)).ok(), Some(*refused))
         }
     };
-    let live = state.live_release().map(|r| &r.document.spec);
+    let live = state.live_spec();
     let known = |r: &&Release| r.digest == push.digest && r.is_kept();
     let mut answer = PlanAnswer {
         app,

@@ -211,6 +211,12 @@ impl AppState {
         self.live.and_then(|t| self.releases.get(&t.label))
     }
 
+    /// What runs of it.
+    pub fn live_spec(&self) -> Option<&Spec> {
+        let tag = self.live?;
+        Some(self.releases.get(&tag.label)?.spec_of(tag))
+    }
+
     /// Applies a change. `failure` is the deployment's, for [`Change::Fail`]. Applying one twice equals
     /// applying it once, because a step that a crash left open runs again.
     pub fn apply(&mut self, change: &Change, at: Timestamp, failure: Option<&ErrorBody>) {
