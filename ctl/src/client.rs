@@ -24,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deployd_api::API_VERSION;
 use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::fleet::LEASE_HEADER;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -80,6 +81,12 @@ impl Client {
         client.headers.retain(|(known, _)| *known != name);
         client.headers.push((name, value));
         client
+    }
+
+    /// The same agent, called under a lease: `ID;EPOCH`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "rollouts use it"))]
+    pub(crate) fn under(&self, lease: String) -> Self {
+        self.with_header(LEASE_HEADER, lease)
     }
 
     /// One request. `path` begins after the version: `/apps/shop`.

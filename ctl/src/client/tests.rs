@@ -188,7 +188,7 @@ async fn one_connection_serves_many_calls_and_is_replaced_when_closed() {
         let value: Value = client.get("/x").await.unwrap();
         assert_eq!((&value["path"], &value["connection"]), (&"/v1/x".into(), &1.into()));
     }
-    let leased = client.with_header("deployd-lease", "abc;7".to_owned());
+    let leased = client.under("abc;7".to_owned());
     let value: Value = leased.get("/x").await.unwrap();
     assert_eq!((&value["lease"], &value["connection"]), (&"abc;7".into(), &1.into()));
     let value: Value = client.get("/last").await.unwrap();

@@ -1,8 +1,11 @@
 //! Where the passphrase of the CA comes from: the terminal, or `DEPLOYD_PASSPHRASE` for tests and automation.
 
-use std::io::{self, IsTerminal};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Read, Write};
 
 use age::secrecy::{ExposeSecret, SecretString};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
 
 use crate::error::CtlError;
 
@@ -54,9 +57,86 @@ fn prompt(text: &str) -> Result<SecretString, CtlError> {
     if !io::stderr().is_terminal() {
         return Err(no_terminal());
     }
-    rpassword::prompt_password(text).map(SecretString::from).map_err(|_| no_terminal())
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
+    let terminal = terminal.map_err(|_| no_terminal())?;
+    let asked = ask_on(&terminal, text).map_err(|_| no_terminal())?;
+    asked.ok_or_else(|| CtlError::Detached("ended by Ctrl-C; nothing was changed".to_owned()))
+}
+
+/// A line without its echo; `None` is Ctrl-C. The signal is off meanwhile: others wait for it in this process, and
+/// would leave the terminal as it is.
+fn ask_on(mut terminal: &File, text: &str) -> io::Result<Option<SecretString>> {
+    terminal.write_all(text.as_bytes())?;
+    let quiet = Quiet::new(terminal)?;
+    let line = read_line(terminal);
+    drop(quiet);
+    terminal.write_all(b"\n")?;
+    line
+}
+
+#[expect(clippy::unbuffered_bytes, reason = "a buffer would keep a copy of the passphrase")]
+fn read_line(from: impl Read) -> io::Result<Option<SecretString>> {
+    // Long enough that it never moves and leaves a copy behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(4096));
+    for byte in from.bytes() {
+        match byte? {
+            3 => return Ok(None),
+            b'\n' | b'\r' | 4 => break,
+            // Backspace takes back a whole character.
+            8 | 127 => while line.pop().is_some_and(|byte: u8| byte & 0xc0 == 0x80) {},
+            // Ctrl-U: the whole line.
+            21 => line.clear(),
+            byte if line.len() < line.capacity() => line.push(byte),
+            _ => {}
+        }
+    }
+    let text = std::str::from_utf8(&line).map_err(io::Error::other)?;
+    Ok(Some(SecretString::from(text.to_owned())))
+}
+
+/// A terminal that shows nothing and gives each byte, until this is dropped.
+struct Quiet<'t> {
+    terminal: &'t File,
+    before: Termios,
+}
+
+impl<'t> Quiet<'t> {
+    fn new(terminal: &'t File) -> io::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+        tcsetattr(terminal, SetArg::TCSAFLUSH, &quiet)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no echo.
+        let _ = tcsetattr(self.terminal, SetArg::TCSAFLUSH, &self.before);
+    }
 }
 
 fn usage(message: &str, hint: &str) -> CtlError {
     CtlError::Usage { message: message.to_owned(), hint: hint.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_as_people_type_it() {
+        for (typed, want) in [
+            ("correct horse\nmore", Some("correct horse")),
+            ("wrong\u{15}right\r", Some("right")),
+            ("a\u{e9}\u{7f}b\n", Some("ab")),
+            ("\u{7f}\n", Some("")),
+            ("abc\u{3}", None),
+            ("end of file", Some("end of file")),
+        ] {
+            let read = read_line(typed.as_bytes()).unwrap();
+            assert_eq!(read.as_ref().map(ExposeSecret::expose_secret), want, "{typed:?}");
+        }
+    }
 }
