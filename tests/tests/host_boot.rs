@@ -14,7 +14,8 @@ use deployd_tests::pki::{Authority, Usage};
 use deployd_tests::tls::{Caller, Outcome};
 use deployd_tests::wait;
 
-const UNITS: [&str; 3] = ["deployd.service", "deployd-fd@.service", "deployd-fd-nb@.service"];
+const UNITS: [&str; 4] =
+    ["deployd.service", "deployd.socket", "deployd-fd@.service", "deployd-fd-nb@.service"];
 /// How exposed the agent may be by `systemd-analyze security` (0 is best, 10 worst).
 const MAX_EXPOSURE: &str = "40";
 
@@ -60,11 +61,14 @@ fn check_installed(host: &Host) -> Result<()> {
         // A template is verified as one of its instances.
         let instance = unit.replace("@.", "@deployd-shop-http-v1.");
         let said = host.ok(&format!("systemd-analyze verify --man=no {instance} 2>&1"))?;
-        ensure!(!said.contains("deployd.service:") && !said.contains("deployd-fd"), "{unit}: {said}");
+        let ours = ["deployd.service:", "deployd.socket:", "deployd-fd"];
+        ensure!(!ours.iter().any(|name| said.contains(name)), "{unit}: {said}");
     }
     let exposure = format!("systemd-analyze security --no-pager --threshold={MAX_EXPOSURE} deployd.service");
     host.ok(&exposure)?;
-    ensure!(host.ok("systemctl is-enabled deployd.service")? == "enabled");
+    ensure!(host.ok("systemctl is-enabled deployd.service deployd.socket")? == "enabled\nenabled");
+    // Not enrolled: no port, and nothing failed.
+    ensure!(host.ok("systemctl show -p ActiveState --value deployd.socket")? == "inactive");
     ensure!(host.ok("sysctl -n net.ipv4.tcp_migrate_req")? == "1");
     // Static: they run on a host that has none of the build machine's libraries.
     for binary in ["/usr/bin/deployd", "/usr/bin/deployd-ctl", "/usr/lib/deployd/deployd-exec"] {

@@ -57,12 +57,13 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use deployd_api::ids::Timestamp;
+
     use super::*;
 
     #[test]
     fn a_certificate_s_name_wins_and_root_may_speak_for_somebody() {
-        let peer =
-            Peer { name: "ops-1".into(), roles: vec![], serial: vec![1], not_after: Default::default() };
+        let peer = Peer { name: "ops-1".into(), roles: vec![], serial: vec![1], not_after: Timestamp(0) };
         let remote = Caller::remote(&peer, "10.0.0.9:1".parse().unwrap());
         let said = Origin { by: "somebody".into(), git: Some("8c1f2ab".into()) };
         assert_eq!(remote.origin(said.clone()).by, "ops-1");

@@ -45,7 +45,7 @@ impl Host {
         let trust = Trust::open(dir.path(), clock::now());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        let router = assemble(|route| Some(on(filter(route.method), || async { StatusCode::IM_A_TEAPOT })));
+        let router = assemble(|route| Some(on(filter(route.method), || async { StatusCode::NO_CONTENT })));
         let server = tokio::spawn(Doors::new(trust.clone()).serve(listener, router));
         Self { dir, fleet, trust, at, server }
     }
@@ -149,7 +149,7 @@ async fn strangers_are_told_nothing() {
     assert_eq!(host.trust.reload(clock::now()).unwrap(), Reloaded::New);
     assert!(host.ask(Some(host.fleet.admin()), "GET /v1/host").await.is_empty(), "revoked");
     let other = host.fleet.caller(&Caller { serial: 78, ..admin() });
-    assert_eq!(status(&host.ask(Some(other), "GET /v1/host").await), 418, "not revoked");
+    assert_eq!(status(&host.ask(Some(other), "GET /v1/host").await), 204, "not revoked");
 }
 
 #[tokio::test]
@@ -158,13 +158,13 @@ async fn a_caller_may_do_what_its_certificate_says() {
     let shop = Role::Deployer("shop".parse().unwrap());
     for (roles, line, wanted) in [
         (vec![], "GET /v1/host", 403),
-        (vec![Role::Viewer], "GET /v1/host", 418),
+        (vec![Role::Viewer], "GET /v1/host", 204),
         (vec![Role::Viewer], "POST /v1/apps/shop/deployments", 403),
         (vec![Role::Viewer], "PUT /v1/tls/crl", 403),
-        (vec![shop.clone()], "POST /v1/apps/shop/deployments", 418),
+        (vec![shop.clone()], "POST /v1/apps/shop/deployments", 204),
         (vec![shop.clone()], "POST /v1/apps/blog/deployments", 403),
         (vec![shop], "PUT /v1/tls/certificate", 403),
-        (vec![Role::Admin], "PUT /v1/tls/certificate", 418),
+        (vec![Role::Admin], "PUT /v1/tls/certificate", 204),
         (vec![Role::Admin], "PUT /v1/nothing", 404),
     ] {
         let identity = host.fleet.caller(&Caller::with("ops-1", &roles));
@@ -181,7 +181,7 @@ async fn a_new_certificate_is_used_without_dropping_the_listener_or_a_caller() {
         crate::tls::Certificate::read(&chain[0]).unwrap().serial
     };
     let mut before = host.connect(Some(host.fleet.admin())).await.unwrap();
-    assert_eq!((serial(&before), again(&mut before).await.unwrap()), (vec![5], 418));
+    assert_eq!((serial(&before), again(&mut before).await.unwrap()), (vec![5], 204));
     assert_eq!(before.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let request = enroll::request(host.dir.path(), &"web1".parse().unwrap()).unwrap();
     let bundle = host.fleet.bundle(&request, "web1", 6);
@@ -189,8 +189,8 @@ async fn a_new_certificate_is_used_without_dropping_the_listener_or_a_caller() {
     assert_eq!(host.trust.reload(clock::now()).unwrap(), Reloaded::New);
     assert_eq!(host.trust.reload(clock::now()).unwrap(), Reloaded::Same);
     let mut after = host.connect(Some(host.fleet.admin())).await.unwrap();
-    assert_eq!((serial(&after), again(&mut after).await.unwrap()), (vec![6], 418));
-    assert_eq!(again(&mut before).await.unwrap(), 418, "the caller from before goes on");
+    assert_eq!((serial(&after), again(&mut after).await.unwrap()), (vec![6], 204));
+    assert_eq!(again(&mut before).await.unwrap(), 204, "the caller from before goes on");
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn a_bad_file_leaves_in_force_what_was() {
         let before = good(name);
         host.write(name, &bad);
         assert!(host.trust.reload(clock::now()).is_err(), "{name}");
-        assert_eq!(status(&host.ask(Some(host.fleet.admin()), "GET /v1/host").await), 418, "{name}");
+        assert_eq!(status(&host.ask(Some(host.fleet.admin()), "GET /v1/host").await), 204, "{name}");
         let found = host.trust.findings(clock::now());
         assert_eq!(found[0].code, "tls_invalid", "{name}: {found:?}");
         host.write(name, &before);
@@ -225,7 +225,7 @@ async fn an_old_list_of_revoked_ones_still_counts() {
     host.trust.reload(clock::now()).unwrap();
     assert!(host.ask(Some(host.fleet.admin()), "GET /v1/host").await.is_empty());
     let other = host.fleet.caller(&Caller { serial: 78, ..Caller::with("ops-2", &[Role::Admin]) });
-    assert_eq!(status(&host.ask(Some(other), "GET /v1/host").await), 418);
+    assert_eq!(status(&host.ask(Some(other), "GET /v1/host").await), 204);
     assert_eq!(host.trust.findings(clock::now())[0].code, "crl_expired");
 }
 
@@ -233,7 +233,7 @@ async fn an_old_list_of_revoked_ones_still_counts() {
 async fn a_caller_that_is_revoked_is_cut_in_the_middle() {
     let host = Host::start().await;
     let mut stream = host.connect(Some(host.fleet.admin())).await.unwrap();
-    assert_eq!(again(&mut stream).await.unwrap(), 418);
+    assert_eq!(again(&mut stream).await.unwrap(), 204);
     enroll::install_revoked(host.dir.path(), &host.fleet.revoked(2, &[77], 30), clock::now()).unwrap();
     host.trust.reload(clock::now()).unwrap();
     let mut rest = Vec::new();
@@ -258,7 +258,7 @@ async fn a_flood_of_half_open_handshakes_keeps_nobody_out() {
             }
             flood.push(stream);
         }
-        assert_eq!(status(&host.ask(Some(host.fleet.admin()), "GET /v1/host").await), 418, "{from}");
+        assert_eq!(status(&host.ask(Some(host.fleet.admin()), "GET /v1/host").await), 204, "{from}");
         drop(flood);
     }
 }
@@ -269,14 +269,14 @@ async fn one_certificate_has_so_many_connections_and_others_theirs() {
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
         let mut stream = host.connect(Some(host.fleet.admin())).await.unwrap();
-        assert_eq!(again(&mut stream).await.unwrap(), 418);
+        assert_eq!(again(&mut stream).await.unwrap(), 204);
         held.push(stream);
     }
     let said = host.ask(Some(host.fleet.admin()), "GET /v1/host").await;
     assert_eq!(status(&said), 429, "{}", String::from_utf8_lossy(&said));
     assert!(String::from_utf8_lossy(&said).contains("\"rate_limited\""));
     let other = host.fleet.caller(&Caller { serial: 78, ..Caller::with("ci", &[Role::Viewer]) });
-    assert_eq!(status(&host.ask(Some(other), "GET /v1/host").await), 418);
+    assert_eq!(status(&host.ask(Some(other), "GET /v1/host").await), 204);
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ mod tests {
 
     /// The real table, paths and layers; handlers that only say that they were reached.
     fn doors() -> Router {
-        assemble(|route| Some(on(filter(route.method), || async { StatusCode::IM_A_TEAPOT })))
+        assemble(|route| Some(on(filter(route.method), || async { StatusCode::NO_CONTENT })))
     }
 
     async fn knock(route: &Route, caller: Option<Caller>) -> (StatusCode, Option<ErrorBody>) {
@@ -153,7 +153,7 @@ mod tests {
                 };
                 let (status, body) = knock(route, Some(caller.clone())).await;
                 if open {
-                    assert_eq!(status, StatusCode::IM_A_TEAPOT, "{route} {roles:?}");
+                    assert_eq!(status, StatusCode::NO_CONTENT, "{route} {roles:?}");
                     continue;
                 }
                 let body = body.unwrap();
@@ -177,12 +177,12 @@ mod tests {
         let caller =
             Caller { name: "ci".into(), roles: vec![Role::Deployer("shop".parse().unwrap())], from: None };
         for (path, status) in [
-            ("/v1/apps/shop/start", 418),
-            ("/v1/apps/%73hop/start", 418),
+            ("/v1/apps/shop/start", 204),
+            ("/v1/apps/%73hop/start", 204),
             ("/v1/apps/blog/start", 403),
             ("/v1/apps/Shop/start", 400),
             ("/v1/apps/shop%2F..%2Fblog/start", 400),
-            ("/v1/apps//start", 404),
+            ("/v1/apps//start", 400),
             ("/v1/apps/shop/../blog/start", 404),
             ("//v1/apps/blog/start", 404),
         ] {
