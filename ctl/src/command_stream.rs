@@ -100,10 +100,7 @@ struct Output<O, E> {
 }
 
 /// Writes what comes until the last frame.
-async fn receive<O, E>(
-    mut from: impl AsyncRead + Unpin,
-    mut to: Output<O, E>,
-) -> Result<CommandEnd, CtlError>
+async fn receive<O, E>(mut from: impl AsyncRead + Unpin, mut to: Output<O, E>) -> Result<CommandEnd, CtlError>
 where
     O: AsyncWrite + Unpin,
     E: AsyncWrite + Unpin,

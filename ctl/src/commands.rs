@@ -51,7 +51,15 @@ impl<'a> Context<'a> {
     pub(crate) fn new(global: &'a Global, printer: &'a Printer) -> Self {
         let reached = Reached::new(global);
         let (client, host) = reached.only_host();
-        Self { global, printer, client, host, reached, interrupted: RefCell::default(), status: Cell::default() }
+        Self {
+            global,
+            printer,
+            client,
+            host,
+            reached,
+            interrupted: RefCell::default(),
+            status: Cell::default(),
+        }
     }
 
     /// The hosts that a command is for: those of `--host`, else every one.

@@ -79,7 +79,9 @@ async fn change(
         set.insert(name, NewSecret { version, value, recovery });
     }
     if recovery.0.is_none() && !set.is_empty() && !context.global.local {
-        context.printer.talk("without recovery.pub (deployd-ctl pki init) nobody can read these values again");
+        context
+            .printer
+            .talk("without recovery.pub (deployd-ctl pki init) nobody can read these values again");
     }
     let names: Vec<String> = set.keys().chain(&unset).map(ToString::to_string).collect();
     let request = SecretsRequest { set, unset, by: project::origin().by };
@@ -147,7 +149,8 @@ fn refuse_nul(context: &Context<'_>, values: &BTreeMap<SecretName, SecretValue>)
 }
 
 fn refuse_unknown(app: &AppName, known: &Rows, unset: &[SecretName]) -> Result<(), CtlError> {
-    let is_set = |name: &&SecretName| !known.iter().flat_map(|(_, rows)| rows).any(|r| r.name == **name && !r.removed);
+    let is_set =
+        |name: &&SecretName| !known.iter().flat_map(|(_, rows)| rows).any(|r| r.name == **name && !r.removed);
     let Some(name) = unset.iter().find(is_set) else { return Ok(()) };
     Err(CtlError::Usage {
         message: format!("{app} has no secret {name}"),
@@ -158,7 +161,8 @@ fn refuse_unknown(app: &AppName, known: &Rows, unset: &[SecretName]) -> Result<(
 fn nothing_changed(app: &AppName, offline: &[(Host, CtlError)]) -> CtlError {
     let names: Vec<&str> = offline.iter().map(|(host, _)| host.name.as_str()).collect();
     let verb = if names.len() == 1 { "does" } else { "do" };
-    let message = format!("{} {verb} not answer, so nothing was changed on any host of {app}", names.join(", "));
+    let message =
+        format!("{} {verb} not answer, so nothing was changed on any host of {app}", names.join(", "));
     let hint = "bring it back and do it again, or change the others only: --skip-offline";
     let body = ErrorBody::new(ErrorCode::Partial, message, hint);
     CtlError::Answer(Box::new(because(body, offline)))
@@ -175,7 +179,8 @@ fn partly(
 ) -> CtlError {
     let names = names.join(", ");
     let message = format!("{names} {verb} on {done} of {all} hosts; the others have the old values");
-    let next = if verb == "set" { "do it again when they answer, on all hosts" } else { "unset them again then" };
+    let next =
+        if verb == "set" { "do it again when they answer, on all hosts" } else { "unset them again then" };
     let hint = format!("a push is refused until all agree: {next}: deployd-ctl secrets {verb} NAME -a {app}");
     let body = ErrorBody::new(ErrorCode::Partial, message, hint);
     CtlError::Answer(Box::new(because(because(body, failed), offline)))
@@ -194,7 +199,10 @@ impl Recovery {
         let Ok(home) = home::Home::find() else { return Ok(Self(None)) };
         let Some(text) = home.text(home::RECOVERY)? else { return Ok(Self(None)) };
         let recipient = text.trim().parse().map_err(|e: &str| {
-            broken("read recovery.pub, the key that secrets are encrypted to for recovery", std::io::Error::other(e))
+            broken(
+                "read recovery.pub, the key that secrets are encrypted to for recovery",
+                std::io::Error::other(e),
+            )
         })?;
         Ok(Self(Some(recipient)))
     }

@@ -316,7 +316,7 @@ async fn wrong_command_lines_say_what_is_right() {
             2,
             "unknown command \"apps destroy\"; here it is: deployd-ctl --local remove",
         ),
-        (vec!["ssh", "console"], 2, "\"ssh console\" is not built yet in this version"),
+        (vec!["ssh", "console"], 2, "unknown command \"ssh console\"; here it is: deployd-ctl --local exec"),
         (vec!["statsu"], 2, "status"),
         (vec!["--local", "push", "nowhere"], 2, "error artifact_invalid: cannot read the artifact"),
         (vec!["--local", "push", "--strategy", "canary"], 2, "`canary` is not built yet in this version"),

@@ -38,7 +38,9 @@ pub(super) async fn given(context: &Context<'_>, arguments: &[Given]) -> Result<
         return Err(usage("standard input can be only one value", "use files for the others: NAME=@FILE"));
     }
     if parsed.values().any(|s| matches!(s, Source::Argument(_))) {
-        context.printer.talk("hint: a value in an argument stays in the shell's history; NAME alone asks for it");
+        context
+            .printer
+            .talk("hint: a value in an argument stays in the shell's history; NAME alone asks for it");
     }
     let mut values = BTreeMap::new();
     for (name, source) in parsed {
@@ -80,13 +82,16 @@ fn parse(argument: &str) -> Result<(SecretName, Source<'_>), CtlError> {
     };
     let name = name.parse::<SecretName>().map_err(|e| {
         // Without a `=` it may be a value that came without its name.
-        let what = if rest.is_some() { e.to_string() } else { format!("an argument is no name: {}", e.reason) };
+        let what =
+            if rest.is_some() { e.to_string() } else { format!("an argument is no name: {}", e.reason) };
         usage(what, "write NAME, NAME=VALUE, NAME=- or NAME=@FILE")
     })?;
     let source = match rest {
         None => Source::Prompt,
         Some("-") => Source::Stdin,
-        Some(rest) => rest.strip_prefix('@').map_or(Source::Argument(rest), |path| Source::File(Path::new(path))),
+        Some(rest) => {
+            rest.strip_prefix('@').map_or(Source::Argument(rest), |path| Source::File(Path::new(path)))
+        }
     };
     Ok((name, source))
 }

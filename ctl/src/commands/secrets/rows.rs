@@ -22,8 +22,11 @@ struct OfHost<'a> {
 pub(super) async fn list(context: &Context<'_>, app: &AppName) -> Result<ExitCode, CtlError> {
     let (known, offline) = look(context, app, &hosts_of(context, app)?).await?;
     if context.printer.is_json() {
-        let set = |rows: &'_ [SecretRow]| -> Vec<SecretRow> { rows.iter().filter(|r| !r.removed).cloned().collect() };
-        let owned: Vec<(String, Vec<SecretRow>)> = known.iter().map(|(h, r)| (h.name.clone(), set(r))).collect();
+        let set = |rows: &'_ [SecretRow]| -> Vec<SecretRow> {
+            rows.iter().filter(|r| !r.removed).cloned().collect()
+        };
+        let owned: Vec<(String, Vec<SecretRow>)> =
+            known.iter().map(|(h, r)| (h.name.clone(), set(r))).collect();
         let all: Vec<OfHost<'_>> =
             owned.iter().map(|(host, rows)| OfHost { host, secrets: rows.iter().collect() }).collect();
         context.printer.json(&all)?;
