@@ -188,7 +188,7 @@ mod tests {
             frame(&mut host, FrameKind::End, end).await.unwrap();
         };
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let (_, end) = tokio::join!(say, receive(ours, Output { out: &mut out, err: &mut err }));
+        let ((), end) = tokio::join!(say, receive(ours, Output { out: &mut out, err: &mut err }));
         assert_eq!(end.unwrap(), CommandEnd::Exited { status: 7 });
         assert_eq!((&out[..4], out.len(), err.as_slice()), (&b"out\0"[..], 504, &b"err"[..]));
     }

@@ -86,7 +86,7 @@ async fn bytes_go_through_as_they_are_and_the_end_is_told() {
         }
         send(&mut writer, FrameKind::Stdin, b"").await;
     };
-    let (_, (out, err, end)) = tokio::join!(write, receive(&mut reader));
+    let ((), (out, err, end)) = tokio::join!(write, receive(&mut reader));
     assert!(out == bytes, "{} of {} bytes came back", out.len(), bytes.len());
     assert_eq!((err.as_slice(), end), (&b"oops\n"[..], CommandEnd::Exited { status: 7 }));
     assert!(matches!(serving.await.unwrap(), Ending::Command(_)));
@@ -109,7 +109,7 @@ async fn what_the_command_does_not_read_blocks_nobody_after_its_end() {
         let _ = writer.write_all(&start).await;
         let _ = writer.write_all(&flood).await;
     };
-    let (_, (out, _, end)) = tokio::join!(write, receive(&mut reader));
+    let ((), (out, _, end)) = tokio::join!(write, receive(&mut reader));
     assert_eq!((out.as_slice(), end), (&b"done\n"[..], CommandEnd::Exited { status: 0 }));
 }
 

@@ -42,6 +42,7 @@ fn variables(bundle: &[u8], is_file: impl Fn(&str) -> bool) -> Result<Vec<Variab
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own files and programs")]
 mod tests {
     use super::*;
 

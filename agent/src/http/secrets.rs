@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::AppName;
 use deployd_api::release::ReleaseDocument;
-use deployd_api::secret::{SecretRow, SecretsRequest};
+use deployd_api::secret::{SecretName, SecretRow, SecretsRequest};
 use tracing::info;
 use zeroize::Zeroize as _;
 
@@ -37,8 +37,8 @@ pub(super) async fn change(
     let spec = live.as_ref().map(|document| &document.spec);
     vault.change(&app, &request, &request.by, clock::now(), spec).await?;
     let names = |of: &mut dyn Iterator<Item = &str>| of.collect::<Vec<_>>().join(" ");
-    let set = names(&mut request.set.keys().map(|n| n.as_str()));
-    let unset = names(&mut request.unset.iter().map(|n| n.as_str()));
+    let set = names(&mut request.set.keys().map(SecretName::as_str));
+    let unset = names(&mut request.unset.iter().map(SecretName::as_str));
     info!(%app, by = %request.by, %set, %unset, "secrets were changed");
     Ok(Json(rows(&api, &app).await?))
 }
@@ -64,7 +64,7 @@ async fn rows(api: &Api, app: &AppName) -> Result<Vec<SecretRow>, Refused> {
     Ok(records.into_iter().map(|record| row(record, &live)).collect())
 }
 
-fn row(record: SecretRecord, live: &BTreeMap<deployd_api::secret::SecretName, u32>) -> SecretRow {
+fn row(record: SecretRecord, live: &BTreeMap<SecretName, u32>) -> SecretRow {
     SecretRow {
         live: !record.removed && live.get(&record.name) == Some(&record.version),
         name: record.name,

@@ -110,7 +110,8 @@ pub fn generation(versions: &BTreeMap<SecretName, u32>) -> Option<String> {
     if versions.is_empty() {
         return None;
     }
-    let listed: String = versions.iter().map(|(name, version)| format!("{name}={version}\n")).collect();
+    let one = |(name, version): (&SecretName, &u32)| format!("{name}={version}");
+    let listed = versions.iter().map(one).collect::<Vec<_>>().join("\n");
     Some(Digest::of(listed.as_bytes()).to_string()[..NAME_DIGITS].to_owned())
 }
 

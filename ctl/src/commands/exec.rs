@@ -96,9 +96,8 @@ async fn pick(context: &Context<'_>, app: &AppName) -> Result<Host, CtlError> {
                 context.printer.talk(&format!("{}: {app} {}", host.name, live(&status)));
                 return Ok(host);
             }
-            Ok(_) => {}
             Err(e) if failed.is_none() => failed = Some(e),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
     Err(failed.unwrap_or_else(|| CtlError::Usage {

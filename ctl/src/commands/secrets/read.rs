@@ -130,7 +130,7 @@ fn read_all(from: impl std::io::Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
 
 /// A text of one line loses the end of that line, which `echo` and editors add. Anything else stays as it is.
 fn one_line(mut bytes: Zeroizing<Vec<u8>>) -> SecretValue {
-    if bytes.iter().filter(|b| **b == b'\n').count() == 1 && bytes.last() == Some(&b'\n') {
+    if bytes.iter().position(|b| *b == b'\n').is_some_and(|at| at + 1 == bytes.len()) {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
