@@ -66,8 +66,9 @@ fn prompt(text: &str) -> Result<SecretString, CtlError> {
 /// A line without its echo; `None` is Ctrl-C. The signal is off meanwhile: others wait for it in this process, and
 /// would leave the terminal as it is.
 fn ask_on(mut terminal: &File, text: &str) -> io::Result<Option<SecretString>> {
-    terminal.write_all(text.as_bytes())?;
+    // Before the question: what is typed at once is neither shown nor thrown away.
     let quiet = Quiet::new(terminal)?;
+    terminal.write_all(text.as_bytes())?;
     let line = read_line(terminal);
     drop(quiet);
     terminal.write_all(b"\n")?;
