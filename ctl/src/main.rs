@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    deployd_ctl::run(&arguments).into()
+    deployd_ctl::run(&arguments)
 }

@@ -158,6 +158,7 @@ mod tests {
     use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
     use deployd_core::secrets::{Form, Sealed};
     use deployd_core::state::Release;
+    use deployd_core::units::Setting;
 
     use super::*;
 
@@ -207,7 +208,7 @@ mod tests {
         let made = make(&state(true), &ask(CommandKind::Exec, &["bin/shop", "remote"])).unwrap();
         let trampoline = ["/rt/deployd-exec", "run", "--"];
         assert_eq!(made.words, [&trampoline[..], &["/apps/shop/releases/v7-0/bin/shop", "remote"]].concat());
-        let lines: String = made.surroundings.settings().iter().map(|s| s.line()).collect();
+        let lines: String = made.surroundings.settings().iter().map(Setting::line).collect();
         for line in [
             "User=dpl-shop\n",
             "Slice=deployd-shop.slice\n",

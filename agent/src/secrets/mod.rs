@@ -181,10 +181,7 @@ impl Vault {
             return Bundle::from_json(&plain).ok_or_else(|| unreadable(app, &path));
         }
         let message = format!("this host has no secrets of {app} in the versions that are asked for");
-        let hint = format!(
-            "see what it has: deployd-ctl secrets list -a {app}; then set what is missing: deployd-ctl secrets set \
-             NAME -a {app}"
-        );
+        let hint = format!("set what is missing and push again: deployd-ctl secrets set NAME -a {app}");
         Err(ErrorBody::new(ErrorCode::SecretMissing, message, hint))
     }
 
