@@ -1,10 +1,14 @@
 //! The command line, as clap definitions and nothing else. What a verb does is in `commands`.
 
+mod rollout;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use deployd_api::ids::{AppName, Label};
 use deployd_api::spec::{Millis, Strategy, parse_duration};
+
+pub(crate) use rollout::{Rollout, RolloutCommand};
 
 /// Deploys apps to hosts without losing a connection.
 #[derive(Debug, Parser)]
@@ -43,12 +47,31 @@ pub(crate) struct Global {
     #[arg(long, global = true, hide = true, env = "DEPLOYD_SOCKET", hide_env = true)]
     #[arg(default_value = deployd_api::LOCAL_SOCKET)]
     pub(crate) socket: PathBuf,
+    /// Hosts by the sockets of their agents, as through a tunnel.
+    #[arg(long, global = true, hide = true, env = "DEPLOYD_SOCKETS", hide_env = true)]
+    #[arg(value_name = "HOST=PATH", value_delimiter = ',')]
+    pub(crate) sockets: Vec<HostSocket>,
     /// Name of this host in what is printed.
     #[arg(long, global = true, hide = true, env = "DEPLOYD_HOST_NAME", hide_env = true)]
     pub(crate) host_name: Option<String>,
     /// How a deployment is shown.
     #[arg(long, global = true, hide = true, value_enum, default_value_t = Progress::Auto)]
     pub(crate) progress: Progress,
+}
+
+/// A host and where its agent listens.
+#[derive(Debug, Clone)]
+pub(crate) struct HostSocket {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+impl std::str::FromStr for HostSocket {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (name, path) = s.split_once('=').ok_or("write HOST=PATH")?;
+        Ok(Self { name: name.to_owned(), path: PathBuf::from(path) })
+    }
 }
 
 /// Form of the output.
@@ -100,6 +123,8 @@ pub(crate) enum Command {
     Restart,
     /// Undo the deployment that runs now
     Abort,
+    /// Show how a push over many hosts stands, go on with it, or take it back
+    Rollout(Rollout),
     /// Take the app off the host
     Remove(Remove),
     /// Look for what is wrong with the host
@@ -134,12 +159,15 @@ pub(crate) struct Completions {
 /// What both push and plan take.
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
-    /// The files of the release
-    #[arg(value_name = "DIR", default_value = ".")]
-    pub(crate) dir: PathBuf,
+    /// The files of the release [default: the artifact of `[build]`, else this folder]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
     /// Instead of the strategy of the spec
     #[arg(long, value_parser = strategy, value_name = "rolling|immediate")]
     pub(crate) strategy: Option<Strategy>,
+    /// Take what is there: do not run the `[build]` command
+    #[arg(long)]
+    pub(crate) no_build: bool,
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +176,15 @@ pub(crate) struct Push {
     pub(crate) what: Plan,
     #[command(flatten)]
     pub(crate) wait: Wait,
+    /// Do not ask before the first push of an app
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Leave out hosts that do not answer (exit 6); they catch up with the next push
+    #[arg(long)]
+    pub(crate) skip_offline: bool,
+    /// Only if the hosts are still as `plan` found them
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) plan: Option<String>,
 }
 
 /// How long a deployment is followed.

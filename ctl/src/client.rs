@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use deployd_api::API_VERSION;
 use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::fleet::LEASE_HEADER;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -35,11 +36,18 @@ pub(crate) type Body = BoxBody<Bytes, io::Error>;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// `ID;EPOCH` of the lease that calls are made under.
+    lease: Option<String>,
 }
 
 impl Client {
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, lease: None }
+    }
+
+    /// The same agent, called under a lease.
+    pub(crate) fn under(&self, lease: String) -> Self {
+        Self { lease: Some(lease), ..self.clone() }
     }
 
     /// One request. `path` begins after the version: `/apps/shop`.
@@ -58,7 +66,11 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         // It ends with the response; its error comes out of the response too.
         tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(lease) = &self.lease {
+            request = request.header(LEASE_HEADER, lease);
+        }
+        let request = request
             .method(method)
             .uri(format!("/v{API_VERSION}{path}"))
             .header("host", "deployd")

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::hint::CTL;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// What others call it, and what it is here; longer words first where one begins another.
@@ -72,9 +73,13 @@ const LATER: &[&str] = &[
     "promote",
     "eject",
     "adopt",
-    "rollout",
     "pki",
 ];
+
+/// Whether the command line says `--local`, also when it cannot be read otherwise.
+pub(crate) fn is_local(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--local")
+}
 
 /// The answer to an unknown verb, when we know what was meant.
 pub(crate) fn answer(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
@@ -87,7 +92,7 @@ pub(crate) fn answer(error: &clap::Error, arguments: &[OsString]) -> Option<Stri
     let tried: Vec<&str> = two.as_deref().into_iter().chain([word.as_str()]).collect();
     for verb in &tried {
         if let Some((_, ours)) = VERBS.iter().find(|(theirs, _)| theirs == verb) {
-            return Some(format!("unknown command \"{verb}\"; here it is: deployd-ctl --local {ours}"));
+            return Some(format!("unknown command \"{verb}\"; here it is: {CTL} {ours}"));
         }
         if LATER.contains(verb) {
             return Some(format!("\"{verb}\" is not built yet in this version; see deployd-ctl --help"));

@@ -3,17 +3,67 @@
 //! Agents do not know how they are reached: they write `deployd-ctl VERB …`. Only here, on the way to a
 //! person, the flags of this connection are added, so that the line can be copied.
 
+use std::fmt;
+use std::sync::OnceLock;
+
 use clap::CommandFactory;
 
 use crate::cli::Cli;
 
-/// How a user calls this version.
-pub(crate) const CTL: &str = "deployd-ctl --local";
+/// How this run reaches its hosts, and so what a copied command has to say. Set once, at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// The hosts of a fleet: nothing has to be said.
+    Fleet,
+    /// The host that it runs on.
+    Local,
+}
+
+impl Reach {
+    pub(crate) fn of(local: bool) -> Self {
+        if local { Self::Local } else { Self::Fleet }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Fleet => "deployd-ctl",
+            Self::Local => "deployd-ctl --local",
+        }
+    }
+}
+
+static REACH: OnceLock<Reach> = OnceLock::new();
+
+/// Says how this run reaches its hosts; the first word counts.
+pub(crate) fn set_reach(reach: Reach) {
+    // Only tests say it twice, and then the same.
+    let _ = REACH.set(reach);
+}
+
+/// How a user calls this program here: `{CTL} status` is a command to copy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller;
+
+/// See [`Caller`].
+pub(crate) const CTL: Caller = Caller;
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REACH.get().copied().unwrap_or(Reach::Fleet).program())
+    }
+}
+
 /// The name of the program, as agents write it before a verb.
 const NAME: &str = "deployd-ctl ";
+/// Verbs that talk to no agent of this connection: the flags would be wrong there.
+const APART: &[&str] = &["help", "completions", "init", "pki", "hosts"];
 
 /// The text with the connection's flags in every command of ours.
 pub(crate) fn runnable(text: &str) -> String {
+    with_program(text, &CTL.to_string())
+}
+
+fn with_program(text: &str, program: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(NAME) {
@@ -21,7 +71,7 @@ pub(crate) fn runnable(text: &str) -> String {
         let after = &after[NAME.len()..];
         let word = after.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
         out += before;
-        out += if is_verb(word) { CTL } else { NAME.trim_end() };
+        out += if is_verb(word) { program } else { NAME.trim_end() };
         out.push(' ');
         rest = after;
     }
@@ -30,7 +80,7 @@ pub(crate) fn runnable(text: &str) -> String {
 
 /// Whether it is a verb that talks to an agent.
 fn is_verb(word: &str) -> bool {
-    !["help", "completions"].contains(&word) && Cli::command().find_subcommand(word).is_some()
+    !APART.contains(&word) && Cli::command().find_subcommand(word).is_some()
 }
 
 #[cfg(test)]
@@ -52,7 +102,8 @@ mod tests {
             ),
             ("deployd-ctl help all", "deployd-ctl help all"),
         ] {
-            assert_eq!(runnable(text), want);
+            assert_eq!(with_program(text, Reach::Local.program()), want);
+            assert_eq!(with_program(text, Reach::Fleet.program()), text);
         }
     }
 

@@ -3,7 +3,7 @@
 //! | by subject | modules |
 //! |---|---|
 //! | what was asked | [`cli`] (definitions only), [`foreign`] (verbs of other tools), [`project`] (spec, app, git) |
-//! | doing it | [`commands`] (a file a verb), [`artifact`] (folder → manifest), [`client`], [`follow`] |
+//! | doing it | [`commands`] (a file a verb), [`rollout`] (many hosts), [`artifact`] (folder → manifest), [`client`], [`follow`] |
 //! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`hint`], [`table`], [`human`] |
 //! | explaining itself | [`help`] (verbs, keys of the spec, completions) |
 //! | ending | [`error`] |
@@ -26,13 +26,14 @@ mod human;
 mod printer;
 mod progress;
 mod project;
+mod rollout;
 mod table;
 
 use std::ffi::OsString;
 
 use clap::Parser;
 use deployd_api::exit::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Cli;
 use crate::commands::Context;
@@ -41,6 +42,7 @@ use crate::printer::Printer;
 
 /// Runs one command line to its exit code.
 pub fn run(arguments: &[OsString]) -> ExitCode {
+    hint::set_reach(hint::Reach::of(foreign::is_local(arguments)));
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return refuse_arguments(&error, arguments),
@@ -76,13 +78,39 @@ fn refuse_arguments(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }
 }
 
-/// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us.
+/// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us. What is held
+/// on hosts is given back on every way out; a second signal does not wait for that.
 async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<ExitCode, CtlError> {
     let context = Context::new(&cli.global, printer)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(CtlError::Runtime)?;
-    tokio::select! {
+    let mut stop = Stop::new()?;
+    let outcome = tokio::select! {
         outcome = commands::run(&context, &cli.command) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(context.interrupted()),
-        _ = terminate.recv() => Err(context.interrupted()),
+        () = stop.asked() => Err(context.interrupted()),
+    };
+    tokio::select! {
+        () = context.release() => {}
+        () = stop.asked() => {}
+    }
+    outcome
+}
+
+/// The signals that end a command.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, CtlError> {
+        let listen = |kind| signal(kind).map_err(CtlError::Runtime);
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Ends with the next of them.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

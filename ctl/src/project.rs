@@ -1,30 +1,57 @@
 //! What the current folder says: the spec, the app, the git commit, and who we are.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use deployd_api::ids::{AppName, DeploymentId};
 use deployd_api::release::Origin;
-use deployd_api::spec::{self, Spec};
+use deployd_api::spec::{self, Project, Spec};
 
 use crate::cli::Global;
 use crate::error::CtlError;
 
-/// Reads the spec that push and plan need.
-pub(crate) fn read_spec(global: &Global) -> Result<Spec, CtlError> {
+/// Reads the spec that push and plan need, and what it says to the fleet.
+pub(crate) fn read_project(global: &Global) -> Result<Project, CtlError> {
     let path = global.spec();
     let file = path.display();
     let text = fs::read_to_string(&path).map_err(|e| CtlError::Usage {
         message: format!("cannot read the spec {file}: {e}"),
         hint: "run it in the folder of deployd.toml, or name the file: -c FILE".to_owned(),
     })?;
-    let spec = spec::parse(&text).map_err(|e| CtlError::Spec(e.render(&file.to_string())))?;
+    let project = spec::parse_project(&text).map_err(|e| CtlError::Spec(e.render(&file.to_string())))?;
     match &global.app {
-        Some(app) if *app != spec.app => Err(CtlError::Usage {
-            message: format!("-a says {app}, and {file} is the spec of {}", spec.app),
+        Some(app) if *app != project.spec.app => Err(CtlError::Usage {
+            message: format!("-a says {app}, and {file} is the spec of {}", project.spec.app),
             hint: "leave -a out, or name another spec: -c FILE".to_owned(),
         }),
-        _ => Ok(spec),
+        _ => Ok(project),
+    }
+}
+
+/// The spec alone.
+pub(crate) fn read_spec(global: &Global) -> Result<Spec, CtlError> {
+    read_project(global).map(|project| project.spec)
+}
+
+/// What is at hand, for a verb that may do without. One of another app is none; one that was named must be there.
+pub(crate) fn find_project(global: &Global) -> Result<Option<Project>, CtlError> {
+    if global.config.is_none() && !global.spec().exists() {
+        return Ok(None);
+    }
+    if global.config.is_some() || global.app.is_none() {
+        return read_project(global).map(Some);
+    }
+    Ok(read_project(global).ok())
+}
+
+/// The folder that is pushed: the one that was named, else the artifact of the spec, else this one.
+pub(crate) fn artifact(global: &Global, project: &Project, dir: Option<&Path>) -> PathBuf {
+    let beside = || global.spec().parent().map(Path::to_owned).unwrap_or_default();
+    match (dir, &project.build.artifact) {
+        (Some(dir), _) => dir.to_owned(),
+        (None, Some(artifact)) => beside().join(artifact),
+        (None, None) => PathBuf::from("."),
     }
 }
 
