@@ -250,6 +250,9 @@ fn refuse_resume(found: &Found) -> Result<(), CtlError> {
             format!("the rollout of {app} {label} failed: {}", failure.message),
             format!("push a new build, or take back what is live: deployd-ctl rollout abort -a {app}"),
         ),
+        (_, None) if found.hosts.iter().any(|(_, o, _)| matches!(o, Outcome::TakenBack)) => {
+            refuse(format!("hosts of the rollout of {app} {label} were taken back"), push)
+        }
         (RolloutState::Live | RolloutState::Failed, None) => refuse(
             format!("the rollout of {app} {label} is over"),
             format!("deployd-ctl rollout status -a {app}"),

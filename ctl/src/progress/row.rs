@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use deployd_api::event::StepInfo;
-use deployd_api::ids::Label;
 
 use super::{Subject, words};
 use crate::human;

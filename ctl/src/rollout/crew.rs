@@ -30,10 +30,6 @@ impl Crew {
         let met = self.met.into_iter().filter(|m| m.status.is_some()).collect();
         Self { met, absent: self.absent }
     }
-
-    pub(crate) fn hosts(&self) -> Vec<Host> {
-        self.met.iter().map(|m| m.host.clone()).collect()
-    }
 }
 
 /// Hosts that are talked to at one time.

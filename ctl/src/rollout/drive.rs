@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use deployd_api::deployment::{Deployment, Kind, Verdict};
 use deployd_api::error::ErrorBody;
-use deployd_api::exit::ExitCode;
 use deployd_api::ids::{AppName, HostName, Label};
 use futures_util::future::LocalBoxFuture;
 
@@ -396,11 +395,6 @@ impl<'a> Drive<'a> {
             Kept::Nowhere => format!("see:  {CTL} status -a {app}\nnext: run the same command again"),
         };
         format!("stopped {verb} of {app}{label}: {now}\n{rest}")
-    }
-
-    /// The exit code of all hosts together.
-    pub(crate) fn exit(&self) -> ExitCode {
-        outcome::exit(&self.outcomes())
     }
 
     /// The first failure, the worst first.

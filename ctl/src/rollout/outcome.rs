@@ -1,7 +1,7 @@
 //! PURE: how a change ended on each host, what that is together, and what follows from it.
 
 use deployd_api::deployment::{Deployment, Verdict};
-use deployd_api::error::ErrorBody;
+use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::exit::ExitCode;
 use deployd_api::fleet::{OnFailure, RolloutState};
 use deployd_api::ids::{Label, Timestamp};
@@ -128,13 +128,18 @@ pub(crate) fn standing(deployment: Option<&Deployment>, undo: Option<&Deployment
         None if deployment.live => Outcome::Live { watched_until: deployment.watched_until },
         None => Outcome::Running,
         Some(Verdict::Committed) => Outcome::Committed,
+        // A person, or the failure of another host, asked for it.
+        Some(Verdict::RolledBack)
+            if deployment.failure.as_ref().is_some_and(|f| f.code == ErrorCode::Aborted) =>
+        {
+            Outcome::TakenBack
+        }
         Some(verdict) => Outcome::Failed { verdict, failure: why(deployment, verdict) },
     }
 }
 
 /// The failure of a deployment that has one, in any case.
 pub(crate) fn why(deployment: &Deployment, verdict: Verdict) -> ErrorBody {
-    use deployd_api::error::ErrorCode;
     deployment.failure.clone().unwrap_or_else(|| {
         let what = format!("{} of {} ended {verdict}", deployment.kind, deployment.app);
         let hint = format!("deployd-ctl logs -a {}", deployment.app);
@@ -188,8 +193,6 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use deployd_api::error::ErrorCode;
-
     use super::*;
 
     fn body(code: ErrorCode) -> ErrorBody {

@@ -7,32 +7,32 @@ use super::agent::{Agent, Answer};
 use super::captured;
 use super::{assert_lines, command, project, run};
 
-const ID: &str = "5386c07198757a5bbfeee6fa2cdb4815";
-const UPLOAD: &str = "POST /uploads";
-const PLAN: &str = "POST /apps/shop/plan";
-const DEPLOY: &str = "POST /apps/shop/deployments";
-const EVENTS: &str = "GET /deployments/5386c07198757a5bbfeee6fa2cdb4815/events?after=";
+pub(crate) const ID: &str = "5386c07198757a5bbfeee6fa2cdb4815";
+pub(crate) const UPLOAD: &str = "POST /apps/shop/uploads";
+pub(crate) const PLAN: &str = "POST /apps/shop/plan";
+pub(crate) const DEPLOY: &str = "POST /apps/shop/deployments";
+pub(crate) const EVENTS: &str = "GET /apps/shop/deployments/5386c07198757a5bbfeee6fa2cdb4815/events?after=";
 
-fn plan() -> Value {
+pub(crate) fn plan() -> Value {
     captured::value("plan")
 }
 
 /// The deployment as it is answered when it begins.
-fn begun(name: &str) -> Value {
+pub(crate) fn begun(name: &str) -> Value {
     let mut value = captured::value(name);
     let fields = json!({"id": ID, "step": "know v2", "live": false, "watched_until": null, "verdict": null, "failure": null});
     value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     value
 }
 
-fn deployment(extra: &Value) -> Value {
+pub(crate) fn deployment(extra: &Value) -> Value {
     let mut value = begun("push");
     value.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     value
 }
 
 /// Everything before it is live, and an event of another version.
-fn until_switched() -> Vec<Value> {
+pub(crate) fn until_switched() -> Vec<Value> {
     let mut events = captured::lines("push");
     events.retain(|e| e["seq"].as_u64().unwrap() < LIVE);
     events.push(json!({"seq": LIVE - 1, "at": 0, "type": "of-the-future", "x": 1}));
@@ -40,9 +40,9 @@ fn until_switched() -> Vec<Value> {
 }
 
 /// The number of the event that it is live.
-const LIVE: u64 = 29;
+pub(crate) const LIVE: u64 = 29;
 
-fn live() -> Vec<Value> {
+pub(crate) fn live() -> Vec<Value> {
     let events = captured::lines("push");
     let live = events.iter().position(|e| e["type"] == "live").unwrap();
     assert_eq!(events[live]["seq"], LIVE);
@@ -59,7 +59,7 @@ fn agent_for(name: &str) -> Agent {
     agent
         .ok(PLAN, plan())
         .ok(UPLOAD, upload(vec![digest]))
-        .ok(&format!("PUT /uploads/shop/{artifact}"), json!({}))
+        .ok(&format!("PUT /apps/shop/uploads/{artifact}"), json!({}))
         .on(DEPLOY, Answer::Json(202, begun(name)));
     agent
 }
@@ -98,7 +98,7 @@ async fn success_in_ci() {
     assert_eq!(run.code, 0);
     // What went over the wire: one frame, with the content and its digest.
     let artifact = Digest::of(b"artifact");
-    let frames = agent.bodies(&format!("PUT /uploads/shop/{artifact}"));
+    let frames = agent.bodies(&format!("PUT /apps/shop/uploads/{artifact}"));
     let want = [Digest::of(b"hello").as_bytes().as_slice(), &5_u64.to_le_bytes(), b"hello"].concat();
     assert_eq!(frames, [want]);
     let push: Value = serde_json::from_slice(&agent.bodies(DEPLOY)[0]).unwrap();
@@ -137,7 +137,7 @@ async fn until_committed() {
 }
 
 /// The last picture of a table that is drawn again.
-fn last_picture(stderr: &str) -> Vec<String> {
+pub(crate) fn last_picture(stderr: &str) -> Vec<String> {
     let picture = stderr.rsplit("\x1b[?7l").next().unwrap();
     let picture = picture.split("\x1b[?7h").next().unwrap().replace("\x1b[K", "").replace('\r', "");
     picture.split('\n').filter(|l| !l.is_empty()).map(|l| l.replace("\x1b[2A", "")).collect()
@@ -239,7 +239,7 @@ async fn a_failed_check_on_a_terminal() {
 async fn a_watched_push_that_is_rolled_back() {
     let agent = Agent::start();
     agent
-        .ok("GET /apps/shop", json!({}))
+        .ok("GET /apps/shop", captured::value("status_warm"))
         .on("POST /apps/shop/rollback", Answer::Json(202, begun("failed_check")))
         .on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
     let undone = run(&agent, &["--local", "-q", "rollback", "-a", "shop"]).await;
@@ -256,7 +256,7 @@ async fn a_watched_push_that_is_rolled_back() {
     ] {
         let agent = Agent::start();
         agent
-            .ok("GET /apps/shop", json!({}))
+            .ok("GET /apps/shop", captured::value("status_warm"))
             .on("POST /apps/shop/rollback", Answer::Json(202, begun("failed_check")))
             .on(&format!("{EVENTS}0"), Answer::Lines(vec![end]));
         let run = run(&agent, &["--local", "rollback", "-a", "shop"]).await;
@@ -278,8 +278,8 @@ async fn an_abort_in_json_is_the_deployment() {
             status["deployment"] = begun("failed_check");
             status
         })
-        .ok(&format!("POST /deployments/{ID}/abort"), json!({}))
-        .ok(&format!("GET /deployments/{ID}"), deployment(&ended))
+        .ok(&format!("POST /apps/shop/deployments/{ID}/abort"), json!({}))
+        .ok(&format!("GET /apps/shop/deployments/{ID}"), deployment(&ended))
         .on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
     let run = run(&agent, &["--local", "-q", "abort", "-a", "shop", "-o", "json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), deployment(&ended));
@@ -295,7 +295,7 @@ async fn nothing_to_do() {
     let first = run(&agent, &PUSH).await;
     assert_lines(&first.stdout, &["shop v2 is already on web1, nothing to change."]);
     assert_eq!((first.code, first.stderr.as_str()), (0, ""));
-    assert_eq!(agent.asked(), [PLAN]);
+    assert_eq!(agent.done(), [PLAN]);
     // In JSON it is a deployment, as every push is.
     let json = run(&agent, &["--local", "-q", "-o", "json", "push", "out"]).await;
     let value: Value = serde_json::from_str(&json.stdout).unwrap();
@@ -316,7 +316,7 @@ async fn nothing_to_do_as_the_deployment_says() {
     assert_lines(&run.stdout, &["shop v2 is already on web1, nothing to change."]);
 }
 
-fn error(code: &str, message: &str, hint: &str) -> Value {
+pub(crate) fn error(code: &str, message: &str, hint: &str) -> Value {
     json!({"code": code, "message": message, "causes": [["what", "0.9 GB free, 2.0 GB needed"]], "hint": hint})
 }
 
@@ -335,7 +335,7 @@ async fn refused_before_anything_is_sent() {
         ],
     );
     assert_eq!((run.code, run.stdout.as_str()), (3, ""));
-    assert_eq!(agent.asked(), [PLAN]);
+    assert_eq!(agent.done(), [PLAN]);
 }
 
 #[tokio::test]
@@ -377,7 +377,7 @@ async fn an_agent_that_restarts_is_waited_for() {
     let agent = agent();
     agent
         .on(&format!("{EVENTS}0"), Answer::Cut(until_switched()))
-        .ok(&format!("GET /deployments/{ID}"), deployment(&json!({})))
+        .ok(&format!("GET /apps/shop/deployments/{ID}"), deployment(&json!({})))
         .on(&format!("{EVENTS}28"), Answer::Lines(live()));
     let run = run(&agent, &PUSH).await;
     let rest = [
@@ -398,7 +398,7 @@ async fn a_deployment_that_ended_while_the_agent_was_away_is_told() {
     let ended = deployment(&json!({"verdict": "rolled-back", "failure": failure}));
     agent
         .on(&format!("{EVENTS}0"), Answer::Cut(until_switched()))
-        .ok(&format!("GET /deployments/{ID}"), ended)
+        .ok(&format!("GET /apps/shop/deployments/{ID}"), ended)
         .on(&format!("{EVENTS}28"), Answer::Lines(Vec::new()));
     let run = run(&agent, &PUSH).await;
     assert_eq!((run.code, run.stdout.as_str()), (4, ""));
@@ -444,7 +444,7 @@ async fn json_is_the_deployment_as_it_ended() {
     let ended = deployment(&json!({"live": true, "step": null}));
     agent
         .on(&format!("{EVENTS}0"), Answer::Lines(live()))
-        .ok(&format!("GET /deployments/{ID}"), ended.clone());
+        .ok(&format!("GET /apps/shop/deployments/{ID}"), ended.clone());
     let run = run(&agent, &["--local", "-q", "-o", "json", "push", "out"]).await;
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), ended);
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
