@@ -1,19 +1,24 @@
 //! The command line, as clap definitions and nothing else. What a verb does is in `commands`.
 
+mod hosts;
+mod pki;
 mod rollout;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use deployd_api::ids::{AppName, Label};
-use deployd_api::spec::{Millis, Strategy, parse_duration};
+use deployd_api::spec::{Millis, Selector, Strategy, parse_duration};
+
+pub(crate) use hosts::{Hosts, HostsAdd, HostsCommand};
+pub(crate) use pki::{Pki, PkiCommand, PkiInit, PkiIssue};
 
 pub(crate) use rollout::{Rollout, RolloutCommand};
 
 /// Deploys apps to hosts without losing a connection.
 #[derive(Debug, Parser)]
 #[command(name = "deployd-ctl", version, disable_help_subcommand = true)]
-#[command(after_help = "This version drives the host it runs on: add --local to every command.")]
+#[command(after_help = "A fleet is driven from anywhere; --local drives the host that this runs on.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -28,6 +33,16 @@ pub(crate) struct Global {
     /// Talk to the agent of this host
     #[arg(long, global = true)]
     pub(crate) local: bool,
+    /// Only these hosts: a host, a group, or a label as key=value
+    #[arg(short = 'H', long = "host", global = true, value_name = "SELECTOR", conflicts_with = "local")]
+    pub(crate) only: Vec<Selector>,
+    /// The hosts [default: fleet.toml, beside the spec or above]
+    #[arg(long, global = true, value_name = "FILE", env = "DEPLOYD_FLEET", hide_env = true)]
+    pub(crate) fleet: Option<PathBuf>,
+    /// Who you are [default: identity.pem of DEPLOYD_HOME]
+    #[arg(long, global = true, value_name = "FILE", env = "DEPLOYD_IDENTITY", hide_env_values = true)]
+    #[arg(hide_env = true)]
+    pub(crate) identity: Option<IdentityArg>,
     /// The app [default: the one of the spec]
     #[arg(short, long, global = true, value_name = "APP")]
     pub(crate) app: Option<AppName>,
@@ -57,6 +72,23 @@ pub(crate) struct Global {
     /// How a deployment is shown.
     #[arg(long, global = true, hide = true, value_enum, default_value_t = Progress::Auto)]
     pub(crate) progress: Progress,
+}
+
+/// A path, or a whole identity as one line: the latter has a key in it, and is not printed.
+#[derive(Clone)]
+pub(crate) struct IdentityArg(pub(crate) String);
+
+impl std::str::FromStr for IdentityArg {
+    type Err = std::convert::Infallible;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Ok(Self(s.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for IdentityArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IdentityArg")
+    }
 }
 
 /// A host and where its agent listens.
@@ -129,6 +161,10 @@ pub(crate) enum Command {
     Remove(Remove),
     /// Look for what is wrong with the host
     Doctor,
+    /// Add, list, check and remove the hosts of the fleet
+    Hosts(Hosts),
+    /// Identities: who may do what, and the CA of the fleet
+    Pki(Pki),
     /// Explain a verb, all of them, or the keys of the spec
     Help(Help),
     /// Print completions for a shell

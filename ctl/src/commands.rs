@@ -4,16 +4,19 @@ mod abort;
 pub(crate) mod deploy;
 mod doctor;
 mod header;
+mod hosts;
 mod logs;
 mod operate;
+mod pki;
 mod plan;
 mod push;
+pub(crate) mod reach;
 mod releases;
 mod remove;
 mod rollback;
 mod rollout;
-mod together;
 mod status;
+mod together;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,30 +24,27 @@ use std::rc::Rc;
 use deployd_api::exit::ExitCode;
 use deployd_api::spec::Selector;
 
-use crate::cli::{Command, Global, HostSocket};
+use crate::cli::{Command, Global};
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::printer::Printer;
 use crate::rollout::drive::Verb;
 use crate::rollout::lease::Leases;
 
+pub(crate) use self::reach::Host;
+use self::reach::Reached;
 pub(crate) use crate::hint::CTL;
-
-/// An agent, with the name of its host.
-#[derive(Debug, Clone)]
-pub(crate) struct Host {
-    pub(crate) name: String,
-    pub(crate) client: Client,
-}
 
 /// What every verb needs.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) global: &'a Global,
     pub(crate) printer: &'a Printer,
+    /// The only host that is meant; without one every call fails and says why.
     pub(crate) client: Client,
     /// The name of the host in what is printed.
     pub(crate) host: String,
+    pub(crate) reached: Reached<'a>,
     /// What Ctrl-C has to say at this moment.
     interrupted: RefCell<String>,
     /// What is held on hosts and is given back on every way out.
@@ -52,45 +52,21 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(global: &'a Global, printer: &'a Printer) -> Result<Self, CtlError> {
-        let own = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|n| n.trim().to_owned());
-        let (host, client) = match global.sockets.first() {
-            Some(HostSocket { name, path }) if !global.local => (name.clone(), Client::new(path.clone())),
-            _ if global.local => {
-                let host = global.host_name.clone().or_else(own).unwrap_or_else(|| "localhost".to_owned());
-                (host, Client::new(global.socket.clone()))
-            }
-            _ => {
-                return Err(CtlError::Usage {
-                    message: "this version drives the host it runs on; fleets of hosts come next".to_owned(),
-                    hint: "run it on the host as root, with --local".to_owned(),
-                });
-            }
-        };
+    pub(crate) fn new(global: &'a Global, printer: &'a Printer) -> Self {
+        let reached = Reached::new(global);
+        let (client, host) = reached.only_host();
         let (interrupted, leases) = (RefCell::default(), RefCell::default());
-        Ok(Self { global, printer, client, host, interrupted, leases })
+        Self { global, printer, client, host, reached, interrupted, leases }
     }
 
-    /// The hosts that a command is for.
+    /// The hosts that a command is for: those of `--host`, else every one.
     pub(crate) fn hosts(&self) -> Result<Vec<Host>, CtlError> {
-        if self.global.local {
-            return Ok(vec![Host { name: self.host.clone(), client: self.client.clone() }]);
-        }
-        let host = |s: &HostSocket| Host { name: s.name.clone(), client: Client::new(s.path.clone()) };
-        let mut hosts: Vec<Host> = self.global.sockets.iter().map(host).collect();
-        hosts.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(hosts)
+        self.reached.hosts()
     }
 
-    /// Those of them that one of the selectors names; all, when there is none.
+    /// The hosts that a spec means; without a selector the fleet's only group. `--host` narrows these too.
     pub(crate) fn hosts_of(&self, selectors: &[Selector]) -> Result<Vec<Host>, CtlError> {
-        let mut hosts = self.hosts()?;
-        // Hosts by socket have no groups: what is no host's name means all of them.
-        let named = |name: &str| self.global.sockets.iter().any(|s| s.name == name);
-        if selectors.iter().all(|s| named(&s.to_string())) && !selectors.is_empty() {
-            hosts.retain(|host| selectors.iter().any(|s| s.to_string() == host.name));
-        }
-        Ok(hosts)
+        self.reached.hosts_of(selectors)
     }
 
     /// Whether it drives the hosts of a fleet, not the one that it runs on.
@@ -148,6 +124,8 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<Exit
         Command::Remove(args) => remove::run(context, args).await,
         Command::Rollout(args) => rollout::run(context, args).await,
         Command::Doctor => doctor::run(context).await,
+        Command::Hosts(args) => hosts::run(context, args).await,
+        Command::Pki(args) => pki::run(context, args).await,
         // They need no agent and were answered before.
         Command::Help(_) | Command::Completions(_) => Ok(ExitCode::Ok),
     }

@@ -26,6 +26,9 @@ pub(crate) enum CtlError {
     /// Nothing listens on the socket.
     #[error("cannot connect to the agent at {}", path.display())]
     Connect { path: PathBuf, source: io::Error },
+    /// A host of the fleet does not answer.
+    #[error("cannot reach {host} at {address}")]
+    Unreachable { host: String, address: String, source: io::Error },
     /// The connection broke.
     #[error("the agent went away during {during}")]
     Lost { during: String, source: Box<dyn std::error::Error + Send + Sync> },
@@ -46,7 +49,7 @@ pub(crate) enum CtlError {
 impl CtlError {
     /// Whether the agent may be back soon.
     pub(crate) fn is_absence(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Lost { .. })
+        matches!(self, Self::Connect { .. } | Self::Unreachable { .. } | Self::Lost { .. })
     }
 
     /// The exit code.
@@ -57,7 +60,9 @@ impl CtlError {
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 ExitCode::Unauthorized
             }
-            Self::Connect { .. } | Self::Lost { .. } => ErrorCode::AgentUnreachable.exit(),
+            Self::Connect { .. } | Self::Unreachable { .. } | Self::Lost { .. } => {
+                ErrorCode::AgentUnreachable.exit()
+            }
             // `deployd-ctl … | head` has what it wanted.
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::Ok,
             Self::Wire { .. } | Self::Output(_) | Self::Runtime(_) => ExitCode::Internal,
@@ -86,6 +91,15 @@ impl CtlError {
             Self::Answer(body) => return (**body).clone(),
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 ErrorBody::new(ErrorCode::Forbidden, self.to_string(), "the local API is for root: use sudo")
+            }
+            Self::Unreachable { host, address, .. } => {
+                let hint = format!(
+                    "is 7443/tcp open to you, and the agent up? On {host}: systemctl status deployd.socket; \
+                     all hosts: deployd-ctl hosts check"
+                );
+                ErrorBody::new(ErrorCode::AgentUnreachable, self.to_string(), hint)
+                    .about(host)
+                    .cause("where", format!("{host}, {address}"))
             }
             Self::Connect { .. } | Self::Lost { .. } => ErrorBody::new(
                 ErrorCode::AgentUnreachable,

@@ -42,7 +42,8 @@ pub(crate) async fn follow_on(
     view: View<'_>,
     after: &mut u64,
 ) -> Result<End, CtlError> {
-    let mut one = Following { client, deployment, until, after, view, migration: Migration::new(client, deployment) };
+    let mut one =
+        Following { client, deployment, until, after, view, migration: Migration::new(client, deployment) };
     let mut back_off = BackOff::new();
     loop {
         let error = match one.read_events().await {

@@ -56,7 +56,6 @@ const LATER: &[&str] = &[
     "secrets",
     "config",
     "scale",
-    "hosts",
     "setup",
     "server",
     "env",
@@ -73,7 +72,6 @@ const LATER: &[&str] = &[
     "promote",
     "eject",
     "adopt",
-    "pki",
 ];
 
 /// Whether the command line says `--local`, also when it cannot be read otherwise.

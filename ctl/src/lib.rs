@@ -1,8 +1,9 @@
-//! The command line that drives agents. This version drives the agent of its own host (`--local`).
+//! The command line that drives agents: those of a fleet over TLS, or that of its own host (`--local`).
 //!
 //! | by subject | modules |
 //! |---|---|
 //! | what was asked | [`cli`] (definitions only), [`foreign`] (verbs of other tools), [`project`] (spec, app, git) |
+//! | where, and as whom | [`fleet`] (`fleet.toml`), [`pki`] (identity, CA), [`enrol`] (from a bare host to one of the fleet) |
 //! | doing it | [`commands`] (a file a verb), [`rollout`] (many hosts), [`artifact`] (folder → manifest), [`client`], [`follow`] |
 //! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`hint`], [`table`], [`human`] |
 //! | explaining itself | [`help`] (verbs, keys of the spec, completions) |
@@ -15,14 +16,17 @@ mod artifact;
 mod cli;
 mod client;
 mod commands;
+mod enrol;
 mod error;
 mod failure;
 mod fanout;
+mod fleet;
 mod follow;
 mod foreign;
 mod help;
 mod hint;
 mod human;
+mod pki;
 mod printer;
 mod progress;
 mod project;
@@ -81,7 +85,7 @@ fn refuse_arguments(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 /// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us. What is held
 /// on hosts is given back on every way out; a second signal does not wait for that.
 async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<ExitCode, CtlError> {
-    let context = Context::new(&cli.global, printer)?;
+    let context = Context::new(&cli.global, printer);
     let mut stop = Stop::new()?;
     let outcome = tokio::select! {
         outcome = commands::run(&context, &cli.command) => outcome,

@@ -192,9 +192,12 @@ impl View<'_> {
     /// All bytes have arrived.
     pub(crate) fn sent(&self, bytes: u64, took_ms: u64) {
         {
+            let many = self.board.rows.borrow().len() > 1;
             let mut row = self.row();
             row.sent = Some(human::size(bytes));
-            "sent".clone_into(&mut row.now);
+            // Nothing of it is used before its turn comes.
+            row.phase = Phase::Queued;
+            if many { "queued" } else { "sent" }.clone_into(&mut row.now);
         }
         self.line(&format!("sent {} {}", tight(&human::size(bytes)), tight(&human::took(took_ms))));
     }
@@ -277,7 +280,10 @@ impl View<'_> {
             self.line(&format!("undone: {}", info.text));
         } else {
             let after = self.row().undone_words();
-            after.iter().filter(|w| !before.contains(w)).for_each(|word| self.line(&format!("undone: {word}")));
+            after
+                .iter()
+                .filter(|w| !before.contains(w))
+                .for_each(|word| self.line(&format!("undone: {word}")));
         }
     }
 

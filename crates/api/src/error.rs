@@ -135,6 +135,8 @@ codes! {
     BuildFailed = "build_failed", 409, Usage, false;
     /// `fleet.toml` is wrong, or names no such host.
     FleetInvalid = "fleet_invalid", 400, Usage, false;
+    /// A host could not be added to the fleet, which is as before.
+    HostNotAdded = "host_not_added", 409, Refused, true;
     /// No such rollout on this host.
     RolloutNotFound = "rollout_not_found", 404, Usage, false;
     /// Some hosts are live on the release and others are not.

@@ -153,11 +153,8 @@ fn code_lines(context: &Context<'_>, moving: &[&Asked]) -> Vec<String> {
     let Some(first) = moving.first() else { return Vec::new() };
     let answer = &first.answer;
     let changed = answer.changed_files.len();
-    let of = if answer.from.is_none() {
-        String::new()
-    } else {
-        format!("{} of ", human::count(changed as u64))
-    };
+    let of =
+        if answer.from.is_none() { String::new() } else { format!("{} of ", human::count(changed as u64)) };
     let files = human::plural(answer.files, "file");
     let bytes = |a: &&Asked| a.answer.bytes_to_send;
     let (least, most) =
@@ -179,7 +176,9 @@ fn code_lines(context: &Context<'_>, moving: &[&Asked]) -> Vec<String> {
 
 /// What happens on each host; hosts that do the same are named together.
 fn steps(context: &Context<'_>, project: &Project, answers: &Answers, moving: &[&Asked]) -> Vec<String> {
-    let of = |a: &Asked| if context.printer.is_verbose() { a.answer.steps.clone() } else { a.answer.outline.clone() };
+    let of = |a: &Asked| {
+        if context.printer.is_verbose() { a.answer.steps.clone() } else { a.answer.outline.clone() }
+    };
     let shown = |steps: &[String], before: &str| {
         if context.printer.is_verbose() && before.is_empty() {
             steps.to_vec()
@@ -223,12 +222,8 @@ fn refusals(answers: &Answers) -> Vec<String> {
 }
 
 fn token(answers: &Answers) -> Vec<String> {
-    let refusing: Vec<&str> = answers
-        .asked
-        .iter()
-        .filter(|a| a.answer.refused.is_some())
-        .map(|a| a.host.name.as_str())
-        .collect();
+    let refusing: Vec<&str> =
+        answers.asked.iter().filter(|a| a.answer.refused.is_some()).map(|a| a.host.name.as_str()).collect();
     let text = match refusing.as_slice() {
         [] => {
             let token = answers.token();

@@ -112,8 +112,10 @@ fn stale(args: &Push, answers: &Answers) -> Option<ErrorBody> {
     (*named != now).then(|| {
         let app = &answers.document.spec.app;
         let what = format!("what a push of {app} would do is not what it was when {named} was made");
-        ErrorBody::new(ErrorCode::PlanStale, what, "look at it again: deployd-ctl plan")
-            .cause("what", format!("the hosts, their releases, the files or the spec changed: now it is {now}"))
+        ErrorBody::new(ErrorCode::PlanStale, what, "look at it again: deployd-ctl plan").cause(
+            "what",
+            format!("the hosts, their releases, the files or the spec changed: now it is {now}"),
+        )
     })
 }
 
@@ -232,12 +234,8 @@ impl<'a> Pushing<'a> {
             state: RolloutState::Sending,
         };
         let upload = UploadRequest { app: rollout.app.clone(), manifest: goods.manifest };
-        let topic = Topic {
-            app: rollout.app.clone(),
-            verb: Verb::Push,
-            label: Some(label),
-            record: Kept::Recorded,
-        };
+        let topic =
+            Topic { app: rollout.app.clone(), verb: Verb::Push, label: Some(label), record: Kept::Recorded };
         let drive = Drive::new(context, topic, members, leases);
         Ok(Self { drive, rollout, args, dir: goods.dir, upload, asked, migrates })
     }

@@ -51,7 +51,9 @@ async fn status(context: &Context<'_>, app: &AppName) -> Result<ExitCode, CtlErr
     let outcomes: Vec<&Outcome> = found.hosts.iter().map(|(_, outcome, _)| outcome).collect();
     let code = match outcome::exit(outcomes.iter().copied()) {
         // That it failed is what was asked: only hosts that do not answer leave the question open.
-        ExitCode::Partial if outcomes.iter().any(|o| matches!(o, Outcome::Offline { .. })) => ExitCode::Partial,
+        ExitCode::Partial if outcomes.iter().any(|o| matches!(o, Outcome::Offline { .. })) => {
+            ExitCode::Partial
+        }
         _ => ExitCode::Ok,
     };
     let printer = context.printer;
@@ -133,7 +135,8 @@ fn next(found: &Found) -> Vec<String> {
     let app = &found.rollout.app;
     let any = |want: fn(&Outcome) -> bool| found.hosts.iter().any(|(_, o, _)| want(o));
     let left = any(|o| matches!(o, Outcome::Queued | Outcome::Running | Outcome::Offline { .. }));
-    let over = matches!(found.rollout.state, RolloutState::Live | RolloutState::Failed | RolloutState::Aborted);
+    let over =
+        matches!(found.rollout.state, RolloutState::Live | RolloutState::Failed | RolloutState::Aborted);
     if over || !left || any(|o| matches!(o, Outcome::Failed { .. })) {
         let live = any(|o| matches!(o, Outcome::Live { .. } | Outcome::Committed));
         let can = live && found.rollout.state != RolloutState::Aborted;
@@ -258,7 +261,9 @@ fn refuse_resume(found: &Found) -> Result<(), CtlError> {
             format!("deployd-ctl rollout status -a {app}"),
         ),
         (RolloutState::Sending, None) if found.hosts.iter().all(|(_, o, _)| !is_begun(o)) => refuse(
-            format!("the rollout of {app} {label} ended before its files were on all hosts; nothing was touched"),
+            format!(
+                "the rollout of {app} {label} ended before its files were on all hosts; nothing was touched"
+            ),
             push,
         ),
         _ => Ok(()),
@@ -273,7 +278,11 @@ async fn abort(context: &Context<'_>, app: &AppName, patience: Millis) -> Result
     let found = record::find(context, app).await?;
     let (drive, absent) = take_over(context, &found, patience).await?;
     let mut rollout = found.rollout.clone();
-    let back = drive.states().iter().filter(|s| s.outcome.is_good() || matches!(s.outcome, Outcome::Running)).count();
+    let back = drive
+        .states()
+        .iter()
+        .filter(|s| s.outcome.is_good() || matches!(s.outcome, Outcome::Running))
+        .count();
     let label = rollout.label;
     context.printer.talk(&format!("{app} {label}: taking back {}", human::plural(back as u64, "host")));
     undo::take_back(&drive, &rollout).await;

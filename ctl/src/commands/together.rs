@@ -124,7 +124,9 @@ pub(crate) async fn roll_back(
         context.printer.talk(&format!("{host} stays on {label}: {why}"));
     }
     // One that lacks the release is not where it was asked to be.
-    absent.extend(staying.into_iter().filter(|(_, _, why)| why.lacks).map(|(host, _, why)| (host, why.body(app))));
+    absent.extend(
+        staying.into_iter().filter(|(_, _, why)| why.lacks).map(|(host, _, why)| (host, why.body(app))),
+    );
     if going.is_empty() {
         return nothing_to_go_back(context, app, args, absent);
     }
@@ -133,8 +135,9 @@ pub(crate) async fn roll_back(
     let from = going.iter().filter_map(|m| m.status.as_ref()?.live).max();
     let topic = Topic { app: app.clone(), verb: Verb::Rollback, label: args.to, record: Kept::Nowhere };
     // The first wave is one host: where it goes, the others go.
-    let drive = drive(context, topic, going, at_once.min(count.saturating_sub(1).max(1)), args.wait.lease_timeout)
-        .await?;
+    let drive =
+        drive(context, topic, going, at_once.min(count.saturating_sub(1).max(1)), args.wait.lease_timeout)
+            .await?;
     let (to, from) = (words("to", args.to), words("from", from));
     context.printer.talk(&format!("{app} back{from}{to} -> {}", names(&drive)));
     let target = Cell::new(args.to);
@@ -231,7 +234,8 @@ async fn having(met: &[Met], app: &AppName, label: Label) -> Result<Vec<String>,
     let hosts: Vec<Host> = met.iter().map(|m| m.host.clone()).collect();
     let path = format!("/apps/{app}/releases");
     let path = &path;
-    let answers = fanout::ask(&hosts, |client| async move { client.get::<Vec<ReleaseRow>>(path).await }).await;
+    let answers =
+        fanout::ask(&hosts, |client| async move { client.get::<Vec<ReleaseRow>>(path).await }).await;
     let mut names = Vec::new();
     for (host, rows) in answers {
         let keeps = |row: &ReleaseRow| {
@@ -266,8 +270,7 @@ pub(crate) async fn abort(
     absent: Vec<(String, ErrorBody)>,
 ) -> Result<ExitCode, CtlError> {
     let count = met.len();
-    let running: Vec<Deployment> =
-        met.iter().filter_map(|m| m.status.as_ref()?.deployment.clone()).collect();
+    let running: Vec<Deployment> = met.iter().filter_map(|m| m.status.as_ref()?.deployment.clone()).collect();
     let topic = Topic { app: app.clone(), verb: Verb::Abort, label: None, record: Kept::Nowhere };
     let drive = drive(context, topic, met, count, Millis(0)).await?;
     context.printer.talk(&format!("abort {app} -> {}", names(&drive)));

@@ -41,11 +41,7 @@ pub(crate) async fn all<F: Future>(work: impl IntoIterator<Item = F>) -> Vec<F::
 }
 
 /// Asks every host what the app is there.
-pub(crate) async fn meet(
-    context: &Context<'_>,
-    hosts: &[Host],
-    app: &AppName,
-) -> Result<Crew, CtlError> {
+pub(crate) async fn meet(context: &Context<'_>, hosts: &[Host], app: &AppName) -> Result<Crew, CtlError> {
     let path = format!("/apps/{app}");
     let path = &path;
     let answers = fanout::ask(hosts, |client| async move { client.get::<AppStatus>(path).await }).await;
@@ -108,7 +104,9 @@ mod tests {
 
     #[test]
     fn every_machine_has_a_name_for_records() {
-        for (own, want) in [("web1", "web1"), ("Web1.example.com", "web1"), ("a_b", "a-b"), ("--", "localhost")] {
+        for (own, want) in
+            [("web1", "web1"), ("Web1.example.com", "web1"), ("a_b", "a-b"), ("--", "localhost")]
+        {
             assert_eq!(name(own).unwrap().as_str(), want);
         }
     }

@@ -118,7 +118,8 @@ impl<'a> Drive<'a> {
         members: Vec<Member>,
         leases: Rc<Leases>,
     ) -> Self {
-        let subject = |m: &Member| Subject { host: m.host.name.clone(), label: topic.label, replaces: m.from };
+        let subject =
+            |m: &Member| Subject { host: m.host.name.clone(), label: topic.label, replaces: m.from };
         let board = Board::new(context.printer, members.iter().map(subject).collect());
         let state = |_: &Member| State { outcome: Outcome::Queued, deployment: None, after: 0 };
         let states = RefCell::new(members.iter().map(state).collect());
@@ -199,6 +200,10 @@ impl<'a> Drive<'a> {
             let due = |index: &usize| self.members[*index].wave == wave && self.is_due(*index);
             let work = (0..self.members.len()).filter(due).map(|index| self.one(index, call, until, wait));
             crew::all(work).await;
+        }
+        // What is said at the end is true of those that were live first, too.
+        if !self.has_failed() {
+            self.look_again(last).await;
         }
         if wait.until == WaitFor::Committed && !self.has_failed() {
             crew::all((0..self.members.len()).map(|index| self.see_commit(index))).await;

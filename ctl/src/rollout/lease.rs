@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::fleet::{LEASE_TTL_MS, Lease, LeaseRequest};
+use deployd_api::fleet::{LEASE_HEADER, LEASE_TTL_MS, Lease, LeaseRequest};
 use deployd_api::ids::AppName;
 use deployd_api::spec::Millis;
 use futures_util::future::join_all;
@@ -95,7 +95,9 @@ impl Leases {
     /// The host's agent, called under the lease.
     pub(crate) fn client(&self, host: &Host) -> Client {
         match self.shared.held().get(&host.name) {
-            Some(held) => held.client.under(format!("{};{}", self.shared.request.id, held.epoch)),
+            Some(held) => {
+                held.client.with_header(LEASE_HEADER, format!("{};{}", self.shared.request.id, held.epoch))
+            }
             None => host.client.clone(),
         }
     }
@@ -175,7 +177,7 @@ pub(crate) async fn take(
         match leases.advance(asked).await {
             None => (next, waits) = (next + count, false),
             Some((index, CtlError::Answer(body)))
-                if body.code == ErrorCode::LeaseHeld && began.elapsed() < patience.into() =>
+                if body.code == ErrorCode::LeaseHeld && began.elapsed() < Duration::from(patience) =>
             {
                 (next, waits) = (next + index, true);
                 say_waiting(context, &body, patience, &mut said);
@@ -200,7 +202,9 @@ fn say_waiting(context: &Context<'_>, body: &ErrorBody, patience: Millis, said: 
     }
     holder.clone_into(said);
     context.on_interrupt("stopped waiting; nothing was touched".to_owned());
-    context.printer.talk(&format!("error {}: {message}. Waiting up to {patience}; Ctrl-C to stop.", body.code));
+    context
+        .printer
+        .talk(&format!("error {}: {message}. Waiting up to {patience}; Ctrl-C to stop.", body.code));
 }
 
 async fn renew(shared: Arc<Shared>, lost: watch::Sender<Option<ErrorBody>>) {

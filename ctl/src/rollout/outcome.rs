@@ -188,7 +188,11 @@ pub(crate) fn listed<T: AsRef<str>>(names: &[T]) -> String {
 
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).filter(|_| text.starts_with('n')).unwrap_or_else(|| text.to_owned())
+    chars
+        .next()
+        .map(|c| c.to_uppercase().chain(chars).collect())
+        .filter(|_| text.starts_with('n'))
+        .unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]

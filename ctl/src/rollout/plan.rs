@@ -164,13 +164,18 @@ mod tests {
     fn the_first_host_with_the_first_process_migrates() {
         let text = "app = \"a\"\nrelease_command = \"m\"\n[processes.web]\nexec = \"w\"\nhosts = \"web\"\n\
                     [processes.jobs]\nexec = \"j\"\n";
-        let with = deployd_api::spec::parse(&text.replace("release_command = \"m\"\n", "[migrate]\ncommand = \"m\"\n"))
-            .unwrap();
+        let with = deployd_api::spec::parse(
+            &text.replace("release_command = \"m\"\n", "[migrate]\ncommand = \"m\"\n"),
+        )
+        .unwrap();
         let chosen = BTreeMap::from([("web".parse().unwrap(), names(&["b"]))]);
         let placed = place(&with, &names(&["a", "b"]), &chosen).unwrap();
         assert_eq!(migrates(&with, &placed), Some(1));
         assert_eq!(order(3, Some(1)), [1, 0, 2]);
-        assert_eq!((migrate(&with, Some(1), 0), migrate(&with, Some(1), 1)), (Migrate::Elsewhere, Migrate::Here));
+        assert_eq!(
+            (migrate(&with, Some(1), 0), migrate(&with, Some(1), 1)),
+            (Migrate::Elsewhere, Migrate::Here)
+        );
         let without = two();
         assert_eq!((migrates(&without, &placed), migrate(&without, None, 0)), (None, Migrate::Here));
     }

@@ -71,8 +71,11 @@ impl Answers {
 
     /// Why it is refused, by all hosts that refuse; what they say alike is said once.
     pub(crate) fn refusal(&self) -> Option<ErrorBody> {
-        let refusing: Vec<(&str, &ErrorBody)> =
-            self.asked.iter().filter_map(|a| Some((a.host.name.as_str(), a.answer.refused.as_ref()?))).collect();
+        let refusing: Vec<(&str, &ErrorBody)> = self
+            .asked
+            .iter()
+            .filter_map(|a| Some((a.host.name.as_str(), a.answer.refused.as_ref()?)))
+            .collect();
         let (_, first) = refusing.first()?;
         if self.asked.len() == 1 {
             return Some((*first).clone());
@@ -110,7 +113,9 @@ impl Answers {
         let body = ErrorBody::new(
             ErrorCode::SecretMissing,
             what,
-            format!("see deployd-ctl secrets list -a {app}; deployd-ctl secrets set -a {app} sets one on all hosts"),
+            format!(
+                "see deployd-ctl secrets list -a {app}; deployd-ctl secrets set -a {app} sets one on all hosts"
+            ),
         );
         Some(body.cause("where", format!("{} differ from {}", listed(&other), first.host.name)))
     }
@@ -188,11 +193,7 @@ fn all_absent(app: &AppName, crew: &Crew) -> ErrorBody {
 }
 
 /// Reads what is pushed; hashing runs beside, so that Ctrl-C works.
-pub(crate) async fn goods(
-    context: &Context<'_>,
-    project: &Project,
-    args: &Plan,
-) -> Result<Goods, CtlError> {
+pub(crate) async fn goods(context: &Context<'_>, project: &Project, args: &Plan) -> Result<Goods, CtlError> {
     let dir = project::artifact(context.global, project, args.dir.as_deref());
     let root = dir.clone();
     let manifest = tokio::task::spawn_blocking(move || artifact::scan(&root)).await;

@@ -6,9 +6,9 @@ use deployd_api::fleet::Rollout;
 use deployd_api::ids::{AppName, DeploymentId};
 use hyper::Method;
 
+use super::crew;
 use super::lease::Leases;
 use super::outcome::{Outcome, standing};
-use super::crew;
 use crate::client::Client;
 use crate::commands::{Context, Host};
 use crate::error::CtlError;
@@ -74,7 +74,11 @@ fn newer(known: Option<Rollout>, found: Rollout) -> Rollout {
         Aborted => 3,
     };
     match known {
-        Some(known) if (known.started, &known.id, rank(&known)) >= (found.started, &found.id, rank(&found)) => known,
+        Some(known)
+            if (known.started, &known.id, rank(&known)) >= (found.started, &found.id, rank(&found)) =>
+        {
+            known
+        }
         _ => found,
     }
 }
@@ -106,14 +110,14 @@ async fn stands(
     let found = async {
         let deployment = get(&host.client, app, own).await?;
         let undo = if deployment.is_some() { get(&host.client, app, undo).await? } else { None };
-        Ok((deployment, undo))
+        Ok::<_, CtlError>((deployment, undo))
     };
     match found.await {
         Ok((deployment, undo)) => {
             let outcome = standing(deployment.as_ref(), undo.as_ref());
             Ok((Some(host), outcome, deployment))
         }
-        Err(error @ CtlError::Connect { .. }) | Err(error @ CtlError::Lost { .. }) => {
+        Err(error) if error.is_absence() => {
             let failure = crew::absent(&host.name, &error);
             Ok((Some(host), Outcome::Offline { failure }, None))
         }

@@ -104,7 +104,8 @@ fn report(drive: &Drive<'_>, ending: &Ending, code: ExitCode) -> Report {
         })
         .collect();
     let label = drive.label();
-    let other = |host: &str, from, outcome| HostReport { host: host.to_owned(), from, outcome, deployment: None };
+    let other =
+        |host: &str, from, outcome| HostReport { host: host.to_owned(), from, outcome, deployment: None };
     hosts.extend(ending.already.iter().map(|host| other(host, label, Outcome::Already)));
     hosts.extend(
         ending

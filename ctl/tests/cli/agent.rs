@@ -67,6 +67,12 @@ impl Agent {
         self
     }
 
+    /// Answers a route otherwise from here on.
+    pub(crate) fn again(&self, route: &str, answer: Answer) -> &Self {
+        self.script.lock().unwrap().answers.insert(route.to_owned(), VecDeque::from([answer]));
+        self
+    }
+
     /// Adds a JSON answer with status 200.
     pub(crate) fn ok(&self, route: &str, value: Value) -> &Self {
         self.on(route, Answer::Json(200, value))

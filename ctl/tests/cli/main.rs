@@ -7,7 +7,9 @@
 
 mod agent;
 mod captured;
+mod fleet;
 mod observe;
+mod pki;
 mod push;
 
 use std::path::Path;
@@ -70,14 +72,14 @@ pub(crate) fn assert_lines(text: &str, want: &[&str]) {
     }
 }
 
-fn mask(line: &str) -> String {
+pub(crate) fn mask(line: &str) -> String {
     let mut line = line.to_owned();
     let bytes = line.as_bytes();
     if bytes.first() == Some(&b'+') && bytes.get(3) == Some(&b':') {
         line.replace_range(1..6, "TT:TT");
     }
     // The time a run took: after the host in the last line, after the size of an upload.
-    for before in ["on web1, ", "on web1 again, ", "sent 5B "] {
+    for before in ["on web1, ", "on web1 again, ", "of 3 hosts, ", "of 2 hosts, ", "sent 5B "] {
         if let Some(start) = line.find(before).map(|at| at + before.len())
             && line[start..].starts_with(|c: char| c.is_ascii_digit())
         {

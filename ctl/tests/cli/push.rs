@@ -140,7 +140,15 @@ async fn until_committed() {
 pub(crate) fn last_picture(stderr: &str) -> Vec<String> {
     let picture = stderr.rsplit("\x1b[?7l").next().unwrap();
     let picture = picture.split("\x1b[?7h").next().unwrap().replace("\x1b[K", "").replace('\r', "");
-    picture.split('\n').filter(|l| !l.is_empty()).map(|l| l.replace("\x1b[2A", "")).collect()
+    picture.split('\n').filter(|l| !l.is_empty()).map(without_move).collect()
+}
+
+/// A line without the way up to it.
+fn without_move(line: &str) -> String {
+    match line.strip_prefix("\x1b[").and_then(|l| l.split_once('A')) {
+        Some((lines, text)) if lines.chars().all(|c| c.is_ascii_digit()) => text.to_owned(),
+        _ => line.to_owned(),
+    }
 }
 
 #[tokio::test]
