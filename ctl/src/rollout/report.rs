@@ -133,6 +133,9 @@ fn say_good(drive: &Drive<'_>, ending: &Ending, code: ExitCode) -> Result<(), Ct
     let label = drive.label().map(|l| l.to_string()).unwrap_or_default();
     let (place, took) = (place(drive, ending), human::took(drive.board.elapsed_ms()));
     let committed = drive.states().iter().all(|s| matches!(s.outcome, Outcome::Committed | Outcome::Already));
+    if drive.states().iter().all(|s| matches!(s.outcome, Outcome::Already)) && code == ExitCode::Ok {
+        return printer.last(&format!("{app} {label} is already on {place}, nothing to change."));
+    }
     printer.talk("");
     let line = match (drive.topic.verb, drive.topic.verb.past()) {
         (_, None) if committed => format!("{app} {label} is live and committed on {place}, {took}."),

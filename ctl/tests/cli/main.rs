@@ -88,5 +88,12 @@ pub(crate) fn mask(line: &str) -> String {
             line.replace_range(start..start + end, "TIME");
         }
     }
+    // A plan's token.
+    while let Some(at) = line.find("p-").filter(|at| {
+        let digits = line.get(at + 2..at + 10);
+        digits.is_some_and(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))
+    }) {
+        line.replace_range(at..at + 10, "TOKEN");
+    }
     line
 }
