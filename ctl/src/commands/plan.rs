@@ -227,7 +227,11 @@ fn token(answers: &Answers) -> Vec<String> {
     let text = match refusing.as_slice() {
         [] => {
             let token = answers.token();
-            format!("{token}, valid while the hosts stay as they are: {CTL} push --plan {token}")
+            // The command stays on one line, to be copied.
+            return vec![
+                format!("{token}, valid while the hosts stay as they are:"),
+                format!("{CTL} push --plan {token}"),
+            ];
         }
         [one] => format!("none, since {one} refuses"),
         many => format!("none, since {} refuse", listed(many)),

@@ -468,7 +468,8 @@ async fn a_plan_says_once_what_is_equal() {
             "          commit, drain 30s",
             "          web1 first; then 1 host at a time, when those before are live",
             "fits      x86_64, disk 4 GB free, memory 21.9 GB free",
-            "token     TOKEN, valid while the hosts stay as they are: deployd-ctl push --plan TOKEN",
+            "token     TOKEN, valid while the hosts stay as they are:",
+            "          deployd-ctl push --plan TOKEN",
         ],
     );
     // The same folder is another one in the next run, with the same content: the token holds.
