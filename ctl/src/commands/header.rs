@@ -43,7 +43,9 @@ pub(crate) fn push(context: &Context<'_>, project: &Project, answers: &Answers, 
     if length(&line) <= WIDTH {
         printer.talk(&line);
     } else {
-        wrap(&line.replace("     ", " "), WIDTH).iter().for_each(|line| printer.talk(line));
+        for line in wrap(&line.replace("     ", " "), WIDTH) {
+            printer.talk(&line);
+        }
     }
     section(printer, "changed", &changed(&first.answer));
     for line in fits(&moving) {

@@ -33,14 +33,16 @@ pub(crate) async fn crew(context: &Context<'_>, app: &AppName) -> Result<Crew, C
     if !crew.met.is_empty() {
         return Ok(crew);
     }
-    let body = match crew.absent.into_iter().next() {
-        Some((_, absent)) => absent,
-        None => {
-            let place = if hosts.len() == 1 { "this host has" } else { "no host has" };
-            let what = format!("{place} no app {app}").replace("no host has no", "no host has an");
+    let body = crew.absent.into_iter().next().map_or_else(
+        || {
+            let what = match hosts.as_slice() {
+                [only] => format!("{} has no app {app}", only.name),
+                _ => format!("no host has an app {app}"),
+            };
             ErrorBody::new(ErrorCode::AppNotFound, what, "deployd-ctl status --all lists what there is")
-        }
-    };
+        },
+        |(_, absent)| absent,
+    );
     Err(CtlError::Answer(Box::new(body)))
 }
 

@@ -86,7 +86,8 @@ impl Leases {
             ttl_ms: LEASE_TTL_MS,
         };
         let path = format!("/apps/{app}/lease");
-        let shared = Arc::new(Shared { path, request, held: Mutex::default(), round: Default::default() });
+        let shared =
+            Arc::new(Shared { path, request, held: Mutex::default(), round: tokio::sync::Mutex::default() });
         let (tell, lost) = watch::channel(None);
         let renewal = tokio::spawn(renew(shared.clone(), tell));
         Ok(Self { shared, lost, renewal })

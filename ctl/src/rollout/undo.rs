@@ -48,9 +48,12 @@ async fn one(drive: &Drive<'_>, rollout: &Rollout, index: usize) {
 
 /// Undoes one host; why it cannot be, if so.
 async fn undo(drive: &Drive<'_>, rollout: &Rollout, index: usize) -> Result<(), ErrorBody> {
-    let told = |error: CtlError| match error.is_absence() {
-        true => crew::absent(&drive.members[index].host.name, &error),
-        false => error.to_body(),
+    let told = |error: CtlError| {
+        if error.is_absence() {
+            crew::absent(&drive.members[index].host.name, &error)
+        } else {
+            error.to_body()
+        }
     };
     let known = drive.states()[index].deployment.clone();
     let is_running = matches!(drive.states()[index].outcome, Outcome::Running);
