@@ -4,6 +4,7 @@ mod exec;
 mod hosts;
 mod init;
 mod pki;
+mod rollout;
 mod secrets;
 
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub(crate) use exec::{Console, Exec, Place, RunOnce};
 pub(crate) use hosts::{Hosts, HostsAdd, HostsCommand};
 pub(crate) use pki::{Pki, PkiCommand, PkiInit, PkiIssue};
 pub(crate) use secrets::{Given, Secrets, SecretsCommand};
+
+pub(crate) use rollout::{Rollout, RolloutCommand};
 
 /// Deploys apps to hosts without losing a connection.
 #[derive(Debug, Parser)]
@@ -64,6 +67,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, hide = true, env = "DEPLOYD_SOCKET", hide_env = true)]
     #[arg(default_value = deployd_api::LOCAL_SOCKET)]
     pub(crate) socket: PathBuf,
+    /// Hosts by the sockets of their agents, as through a tunnel.
+    #[arg(long, global = true, hide = true, env = "DEPLOYD_SOCKETS", hide_env = true)]
+    #[arg(value_name = "HOST=PATH", value_delimiter = ',')]
+    pub(crate) sockets: Vec<HostSocket>,
     /// Name of this host in what is printed.
     #[arg(long, global = true, hide = true, env = "DEPLOYD_HOST_NAME", hide_env = true)]
     pub(crate) host_name: Option<String>,
@@ -86,6 +93,21 @@ impl std::str::FromStr for IdentityArg {
 impl std::fmt::Debug for IdentityArg {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("IdentityArg")
+    }
+}
+
+/// A host and where its agent listens.
+#[derive(Debug, Clone)]
+pub(crate) struct HostSocket {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+impl std::str::FromStr for HostSocket {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (name, path) = s.split_once('=').ok_or("write HOST=PATH")?;
+        Ok(Self { name: name.to_owned(), path: PathBuf::from(path) })
     }
 }
 
@@ -142,6 +164,8 @@ pub(crate) enum Command {
     Restart,
     /// Undo the deployment that runs now
     Abort,
+    /// Show how a push over many hosts stands, go on with it, or take it back
+    Rollout(Rollout),
     /// Take the app off the host
     Remove(Remove),
     /// Look for what is wrong with the host
@@ -217,6 +241,15 @@ pub(crate) struct Push {
     pub(crate) no_build: bool,
     #[command(flatten)]
     pub(crate) wait: Wait,
+    /// Do not ask before the first push of an app
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Leave out hosts that do not answer (exit 6); they catch up with the next push
+    #[arg(long)]
+    pub(crate) skip_offline: bool,
+    /// Only if the hosts are still as `plan` found them
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) plan: Option<String>,
 }
 
 /// How long a deployment is followed.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | what was asked | [`cli`] (definitions only), [`foreign`] (verbs of other tools), [`project`] (spec, app, git) |
 //! | where, and as whom | [`fleet`] (`fleet.toml`), [`pki`] (identity, CA), [`enrol`] (from a bare host to one of the fleet) |
-//! | doing it | [`commands`] (a file a verb), [`build`] (its line, its folder or tar file), [`artifact`] (folder → manifest, stream), [`needs`] (will it run there), [`init`] (the first spec), [`client`], [`follow`] |
+//! | doing it | [`commands`] (a file a verb), [`rollout`] (many hosts), [`build`] (its line, its folder or tar file), [`artifact`] (folder → manifest, stream), [`needs`] (will it run there), [`init`] (the first spec), [`client`], [`follow`] |
 //! | saying it | [`printer`] (streams), [`progress`] (a deployment as it goes), [`failure`], [`hint`], [`table`], [`human`], [`certificates`] |
 //! | explaining itself | [`help`] (verbs, examples, keys of the spec, completions) |
 //! | ending | [`error`] |
@@ -35,12 +35,13 @@ mod pki;
 mod printer;
 mod progress;
 mod project;
+mod rollout;
 mod table;
 
 use std::ffi::OsString;
 
 use deployd_api::exit::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Cli;
 use crate::commands::Context;
@@ -85,15 +86,41 @@ fn refuse_arguments(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }
 }
 
-/// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us.
+/// The command, or the end by Ctrl-C (or the SIGTERM of a cancelled job): hosts go on without us. What is held
+/// on hosts is given back on every way out; a second signal does not wait for that.
 async fn run_until_interrupted(cli: &Cli, printer: &Printer) -> Result<u8, CtlError> {
     let context = Context::new(&cli.global, printer);
-    let mut terminate = signal(SignalKind::terminate()).map_err(CtlError::Runtime)?;
-    tokio::select! {
+    let mut stop = Stop::new()?;
+    let outcome = tokio::select! {
         outcome = commands::run(&context, &cli.command) => {
             outcome.map(|code| context.status.get().unwrap_or(code as u8))
         }
-        _ = tokio::signal::ctrl_c() => Err(context.interrupted()),
-        _ = terminate.recv() => Err(context.interrupted()),
+        () = stop.asked() => Err(context.interrupted()),
+    };
+    tokio::select! {
+        () = context.release() => {}
+        () = stop.asked() => {}
+    }
+    outcome
+}
+
+/// The signals that end a command.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, CtlError> {
+        let listen = |kind| signal(kind).map_err(CtlError::Runtime);
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Ends with the next of them.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

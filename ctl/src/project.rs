@@ -11,11 +11,6 @@ use deployd_api::spec::{self, Project, Spec};
 use crate::cli::Global;
 use crate::error::CtlError;
 
-/// Reads the spec of a release.
-pub(crate) fn read_spec(global: &Global) -> Result<Spec, CtlError> {
-    read_project(global).map(|project| project.spec)
-}
-
 /// Reads all that `deployd.toml` says.
 pub(crate) fn read_project(global: &Global) -> Result<Project, CtlError> {
     let path = global.spec();
@@ -38,6 +33,22 @@ pub(crate) fn read_project(global: &Global) -> Result<Project, CtlError> {
         }),
         _ => Ok(project),
     }
+}
+
+/// The spec alone.
+pub(crate) fn read_spec(global: &Global) -> Result<Spec, CtlError> {
+    read_project(global).map(|project| project.spec)
+}
+
+/// What is at hand, for a verb that may do without. One of another app is none; one that was named must be there.
+pub(crate) fn find_project(global: &Global) -> Result<Option<Project>, CtlError> {
+    if global.config.is_none() && !global.spec().exists() {
+        return Ok(None);
+    }
+    if global.config.is_some() || global.app.is_none() {
+        return read_project(global).map(Some);
+    }
+    Ok(read_project(global).ok())
 }
 
 /// The app that a command means, if one is clear. A spec that was named must be there.

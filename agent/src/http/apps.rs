@@ -79,6 +79,7 @@ pub(super) async fn push(
         label: request.label,
         strategy: request.strategy,
         migrate: request.migrate,
+        needs: request.needs,
         origin: request.origin.clone(),
         ..Push::new(document, request.processes.as_deref())
     };

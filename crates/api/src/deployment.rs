@@ -62,6 +62,9 @@ pub struct PushRequest {
     /// Whether this is the host that migrates.
     #[serde(default, skip_serializing_if = "Migrate::is_here")]
     pub migrate: Migrate,
+    /// What the programs of the artifact need of a host.
+    #[serde(default, skip_serializing_if = "Needs::is_empty")]
+    pub needs: Needs,
     /// The app's state that the caller saw ([`PlanAnswer::state`]): another one is refused (`plan_stale`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Digest>,

@@ -24,6 +24,13 @@ pub struct Needs {
     pub libraries: Vec<Named>,
 }
 
+impl Needs {
+    /// Whether it needs nothing that is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Something needed, and a file of the artifact that needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,21 +1,21 @@
-//! What push, rollback, start, stop, restart and remove share: begin, follow, say how it ended.
+//! What changes of one host share: begin, follow, say how it ended.
 
 use std::time::Instant;
 
 use deployd_api::deployment::{Deployment, Kind, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::exit::ExitCode;
-use deployd_api::ids::Timestamp;
+use deployd_api::ids::{AppName, Timestamp};
 
-use super::{CTL, Context};
+use super::{CTL, Context, Host};
 use crate::cli::Wait;
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::failure;
 use crate::follow::{self, End};
 use crate::human;
-use crate::progress::View;
-use crate::project;
+use crate::progress::{Board, Subject};
+use crate::rollout::outcome;
 use crate::table::Tone;
 
 /// How often a held lease is asked for again.
@@ -67,39 +67,63 @@ pub(crate) fn is_nothing(deployment: &Deployment) -> bool {
     deployment.verdict == Some(Verdict::Committed) && deployment.step.is_none()
 }
 
-/// Follows what was begun and prints its end.
+/// Says that a host goes on without us.
+pub(crate) fn say_detached(
+    context: &Context<'_>,
+    host: &Host,
+    deployment: &Deployment,
+) -> Result<(), CtlError> {
+    if context.printer.is_json() {
+        context.printer.json(deployment)?;
+    }
+    let (app, kind) = (&deployment.app, deployment.kind);
+    let on_host = goes_on(host, app);
+    context.printer.last(&format!("{kind} of {app} runs; {on_host}"))
+}
+
+fn goes_on(host: &Host, app: &AppName) -> String {
+    format!("{} goes on\nsee:  {CTL} status -a {app}\nundo: {CTL} abort -a {app}", host.name)
+}
+
+/// The deployment as it is now, as JSON.
+pub(crate) async fn say_json(context: &Context<'_>, host: &Host, known: &Deployment) -> Result<(), CtlError> {
+    if !context.printer.is_json() {
+        return Ok(());
+    }
+    let path = follow::path(known);
+    let now: Deployment = Client::patiently(|| host.client.get(&path)).await?;
+    context.printer.json(&now)
+}
+
+/// A board for one host.
+pub(crate) fn board_of<'a>(context: &Context<'a>, host: &Host, deployment: &Deployment) -> Board<'a> {
+    let replaces = deployment.replaces.filter(|_| moves(deployment.kind));
+    let subject = Subject { host: host.name.clone(), label: deployment.label, replaces };
+    Board::new(context.printer, vec![subject])
+}
+
+/// Follows what was begun on one host and prints its end.
 pub(crate) async fn conclude(
     context: &Context<'_>,
+    host: &Host,
     deployment: &Deployment,
     wait: &Wait,
-    mut view: View<'_>,
+    board: &Board<'_>,
 ) -> Result<ExitCode, CtlError> {
-    let (app, host) = (&deployment.app, &context.host);
-    let on_host = format!("{host} goes on\nsee:  {CTL} status -a {app}\nundo: {CTL} abort -a {app}");
-    context.on_interrupt(format!("detached from {} of {app}; {on_host}", deployment.kind));
-    view.subject().label = deployment.label.or(view.subject().label);
-    if moves(deployment.kind) {
-        view.subject().replaces = deployment.replaces.or(view.subject().replaces);
-    }
+    let app = &deployment.app;
+    context.on_interrupt(format!("detached from {} of {app}; {}", deployment.kind, goes_on(host, app)));
     if wait.detach {
-        if context.printer.is_json() {
-            context.printer.json(deployment)?;
-        }
-        context.printer.last(&format!("{} of {app} runs; {on_host}", deployment.kind))?;
+        say_detached(context, host, deployment)?;
         return Ok(ExitCode::Ok);
     }
-    let end = follow::follow(&context.client, deployment, wait.until, &mut view).await?;
+    let end = follow::follow(&host.client, deployment, wait.until, board.view(0)).await?;
     let code = follow::exit(&end);
-    if context.printer.is_json() {
-        let path = format!("/apps/{}/deployments/{}", deployment.app, deployment.id);
-        let now: Deployment = Client::patiently(|| context.client.get(&path)).await?;
-        context.printer.json(&now)?;
-    }
+    say_json(context, host, deployment).await?;
     match end {
-        End::Live { watched_until } => say_live(context, deployment, watched_until, &mut view)?,
-        End::Finished { verdict: Verdict::Committed, .. } => say_committed(context, deployment, &mut view)?,
+        End::Live { watched_until } => say_live(context, host, deployment, watched_until, board)?,
+        End::Finished { verdict: Verdict::Committed, .. } => say_committed(context, host, deployment, board)?,
         End::Finished { verdict, failure } => {
-            say_failed(context, deployment, verdict, failure, code, &mut view);
+            say_failed(context, host, deployment, (verdict, failure), code, board);
         }
     }
     Ok(code)
@@ -107,30 +131,41 @@ pub(crate) async fn conclude(
 
 fn say_live(
     context: &Context<'_>,
+    host: &Host,
     deployment: &Deployment,
     watched_until: Option<Timestamp>,
-    view: &mut View<'_>,
+    board: &Board<'_>,
 ) -> Result<(), CtlError> {
-    let label = view.subject().label.map(|l| l.to_string()).unwrap_or_default();
-    view.finish(&label, Tone::Good);
-    let (app, host) = (&deployment.app, &context.host);
+    let label = label_of(board);
+    finish(board, &label, Tone::Good);
+    let (app, host) = (&deployment.app, &host.name);
     let drained = deployment.replaces.map(|old| format!(" and {old} drained")).unwrap_or_default();
     let watched = watched_until.map_or_else(String::new, |until| {
         format!(" Watched until {}, then committed{drained}.", human::clock(until))
     });
-    let took = human::took(view.elapsed_ms());
+    let took = human::took(board.elapsed_ms());
     context.printer.talk("");
     context.printer.last(&format!("{app} {label} is live on {host}, {took}.{watched}"))?;
     say_undo(context, deployment)
 }
 
+fn label_of(board: &Board<'_>) -> String {
+    board.view(0).subject().label.map(|l| l.to_string()).unwrap_or_default()
+}
+
+fn finish(board: &Board<'_>, now: &str, tone: Tone) {
+    board.view(0).finish(now, tone);
+    board.close();
+}
+
 fn say_committed(
     context: &Context<'_>,
+    host: &Host,
     deployment: &Deployment,
-    view: &mut View<'_>,
+    board: &Board<'_>,
 ) -> Result<(), CtlError> {
-    let label = view.subject().label.map(|l| l.to_string()).unwrap_or_default();
-    let (app, host, took) = (&deployment.app, &context.host, human::took(view.elapsed_ms()));
+    let label = label_of(board);
+    let (app, host, took) = (&deployment.app, &host.name, human::took(board.elapsed_ms()));
     let (now, line) = match deployment.kind {
         Kind::Push | Kind::Rollback => {
             (label.clone(), format!("{app} {label} is live and committed on {host}, {took}."))
@@ -140,7 +175,7 @@ fn say_committed(
         Kind::Restart => ("restarted".to_owned(), format!("{app} {label} is restarted on {host}, {took}.")),
         Kind::Remove => ("removed".to_owned(), format!("{app} is removed from {host}, {took}.")),
     };
-    view.finish(&now, Tone::Good);
+    finish(board, &now, Tone::Good);
     context.printer.talk("");
     context.printer.last(&line)?;
     say_undo(context, deployment)
@@ -161,11 +196,11 @@ fn say_undo(context: &Context<'_>, deployment: &Deployment) -> Result<(), CtlErr
 /// Says why it did not end as asked, what serves, and what to do.
 pub(crate) fn say_failed(
     context: &Context<'_>,
+    host: &Host,
     deployment: &Deployment,
-    verdict: Verdict,
-    failure: Option<ErrorBody>,
+    (verdict, failure): (Verdict, Option<ErrorBody>),
     code: ExitCode,
-    view: &mut View<'_>,
+    board: &Board<'_>,
 ) {
     let old = deployment.replaces.map(|l| l.to_string());
     let now = match (&old, verdict) {
@@ -175,48 +210,29 @@ pub(crate) fn say_failed(
         (None, Verdict::Refused) => "-".to_owned(),
         (_, Verdict::Stuck | Verdict::Committed) => "stuck".to_owned(),
     };
-    view.finish(&now, Tone::Bad);
+    finish(board, &now, Tone::Bad);
     let app = &deployment.app;
     let body = failure.unwrap_or_else(|| {
         let what = format!("{} of {app} ended {verdict}", deployment.kind);
         ErrorBody::new(ErrorCode::StepFailed, what, format!("{CTL} logs -a {app}"))
     });
-    let body = complete(context, deployment, verdict, body, view);
+    let body = complete(host, deployment, verdict, body, board);
     context.printer.talk("");
     context.printer.fail(&failure::render(&body, context.printer.colour_err()), code);
 }
 
-/// Adds what only is known at the end, and here: what serves, where the spec says it, what was undone.
+/// Adds what only is known at the end, and here: what serves, what was undone.
 fn complete(
-    context: &Context<'_>,
+    host: &Host,
     deployment: &Deployment,
     verdict: Verdict,
     mut body: ErrorBody,
-    view: &View<'_>,
+    board: &Board<'_>,
 ) -> ErrorBody {
-    let (app, host) = (&deployment.app, &context.host);
     if verdict == Verdict::RolledBack && moves(deployment.kind) {
-        let serves = deployment.replaces.map_or("Nothing serves".to_owned(), |old| format!("{old} serves"));
-        body.message = format!("{}. {serves} on {host}.", body.message.trim_end_matches('.'));
+        let serves = outcome::serves(&[(host.name.clone(), deployment.replaces)]);
+        body.message = format!("{}. {serves}.", body.message.trim_end_matches('.'));
     }
-    for (_, text) in body.causes.iter_mut().filter(|(heading, _)| heading == "where") {
-        let table = text.rfind("[checks.").map(|at| text[at..].to_owned());
-        if let (Kind::Push, Some(table)) = (deployment.kind, table)
-            && let Some(place) = project::place_of(context.global, &table)
-        {
-            *text += &format!(", {place}");
-        }
-    }
-    let undone = view.undone();
-    if !undone.is_empty() {
-        body = body.cause("undone", undone);
-    }
-    let by_itself = matches!(body.code, ErrorCode::CheckFailed | ErrorCode::StartFailed);
-    if let (Kind::Push, Verdict::RolledBack, true, Some(label)) =
-        (deployment.kind, verdict, by_itself, deployment.label)
-    {
-        body.hint +=
-            &format!("\n{label} is marked bad: push a new build, or {CTL} releases clear {label} -a {app}");
-    }
-    body
+    let undone = board.view(0).undone();
+    if undone.is_empty() { body } else { body.cause("undone", undone) }
 }

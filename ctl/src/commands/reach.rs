@@ -9,7 +9,7 @@ use deployd_api::spec::Selector;
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::cli::Global;
+use crate::cli::{Global, HostSocket};
 use crate::client::{Client, Remote, tls};
 use crate::error::CtlError;
 use crate::fleet::{self, Fleet, FleetHost};
@@ -156,20 +156,26 @@ impl<'a> Reached<'a> {
         if let Some(known) = self.known.get() {
             return Ok(known);
         }
-        let known = if self.global.local { self.local() } else { self.fleet()? };
+        let known = match (self.global.local, self.global.sockets.as_slice()) {
+            (true, _) => self.local(),
+            (false, []) => self.fleet()?,
+            (false, sockets) => Self::sockets(sockets),
+        };
         Ok(self.known.get_or_init(|| known))
+    }
+
+    /// Hosts by their sockets have no groups: every selector means all of them.
+    fn sockets(sockets: &[HostSocket]) -> Known {
+        let host = |socket: &HostSocket| by_socket(socket.name.clone(), &socket.path);
+        let mut hosts: Vec<Host> = sockets.iter().map(host).collect();
+        hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        Known { fleet: None, hosts }
     }
 
     fn local(&self) -> Known {
         let own = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|n| n.trim().to_owned());
         let name = self.global.host_name.clone().or_else(own).unwrap_or_else(|| "localhost".to_owned());
-        let host = Host {
-            name,
-            client: Client::local(self.global.socket.clone()),
-            address: self.global.socket.display().to_string(),
-            groups: Vec::new(),
-            labels: BTreeMap::new(),
-        };
+        let host = by_socket(name, &self.global.socket);
         Known { fleet: None, hosts: vec![host] }
     }
 
@@ -178,6 +184,16 @@ impl<'a> Reached<'a> {
         let dialer = Dialer::new(self.global)?;
         let hosts = fleet.hosts.iter().map(|host| dialer.host(host)).collect();
         Ok(Known { fleet: Some(fleet), hosts })
+    }
+}
+
+fn by_socket(name: String, path: &std::path::Path) -> Host {
+    Host {
+        name,
+        client: Client::local(path.to_owned()),
+        address: path.display().to_string(),
+        groups: Vec::new(),
+        labels: BTreeMap::new(),
     }
 }
 

@@ -1,33 +1,39 @@
-//! `remove`: take the app off the host. Asks first.
+//! `remove`: take the app off its hosts. Asks first.
 
 use std::io::{self, BufRead, IsTerminal};
 
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::AppName;
-use hyper::Method;
 
-use super::{Context, operate};
+use super::operate::operate;
+use super::{Context, together};
 use crate::cli::Remove;
 use crate::error::CtlError;
 use crate::project;
+use crate::rollout::crew::Crew;
+use crate::rollout::drive::Verb;
+use crate::rollout::outcome::listed;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Remove) -> Result<ExitCode, CtlError> {
     let app = project::need_app(context.global)?;
+    let crew = together::crew(context, &app).await?;
     if !args.yes {
-        confirm(context, &app).await?;
+        confirm(context, &app, &crew).await?;
     }
-    operate::operate(context, "remove", &app, Method::DELETE, &format!("/apps/{app}")).await
+    operate(context, Verb::Remove, &app, crew).await
 }
 
 /// The app's name must be typed.
-async fn confirm(context: &Context<'_>, app: &AppName) -> Result<(), CtlError> {
+async fn confirm(context: &Context<'_>, app: &AppName, crew: &Crew) -> Result<(), CtlError> {
+    let names: Vec<&str> = crew.met.iter().map(|met| met.host.name.as_str()).collect();
+    let hosts = listed(&names);
     if !io::stdin().is_terminal() {
         return Err(CtlError::Usage {
-            message: format!("remove takes {app} off {}, and there is no terminal to ask", context.host),
+            message: format!("remove takes {app} off {hosts}, and there is no terminal to ask"),
             hint: "add --yes".to_owned(),
         });
     }
-    context.printer.draw(&format!("{app} will be taken off {}. Type its name: ", context.host));
+    context.printer.draw(&format!("{app} will be taken off {hosts}. Type its name: "));
     let read = || -> io::Result<String> {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line)?;

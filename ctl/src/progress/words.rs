@@ -19,6 +19,7 @@ const STEPS: &[(&str, &str, &str, Say)] = &[
     ("ensure-user", "making user", "made user", Object),
     ("remove-user", "removing user", "removed user", Object),
     ("seal", "staging", "staged", Alone),
+    ("migrate", "migrating", "migrated", Alone),
     ("remove-tree", "removing files", "removed files", Alone),
     ("prepare-dirs", "making folders", "made folders", Alone),
     ("remove-dirs", "removing its state", "removed its state", Alone),

@@ -31,6 +31,8 @@ struct Script {
     /// Answers by `METHOD /path`; the last one stays.
     answers: HashMap<String, VecDeque<Answer>>,
     asked: Vec<(String, Vec<u8>)>,
+    /// The lease header of each call.
+    leases: Vec<Option<String>>,
 }
 
 /// The agent, until it is dropped.
@@ -65,6 +67,12 @@ impl Agent {
         self
     }
 
+    /// Answers a route otherwise from here on.
+    pub(crate) fn again(&self, route: &str, answer: Answer) -> &Self {
+        self.script.lock().unwrap().answers.insert(route.to_owned(), VecDeque::from([answer]));
+        self
+    }
+
     /// Adds a JSON answer with status 200.
     pub(crate) fn ok(&self, route: &str, value: Value) -> &Self {
         self.on(route, Answer::Json(200, value))
@@ -73,6 +81,20 @@ impl Agent {
     /// The routes that were asked, with query.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.script.lock().unwrap().asked.iter().map(|(route, _)| route.clone()).collect()
+    }
+
+    /// The routes that were asked, without queries, leases and records.
+    pub(crate) fn done(&self) -> Vec<String> {
+        let plain = |route: String| route.split('?').next().unwrap_or_default().to_owned();
+        let books = |route: &String| route.ends_with("/lease") || route.ends_with("/rollout");
+        self.asked().into_iter().map(plain).filter(|route| !books(route)).collect()
+    }
+
+    /// The leases that calls of a route were made under.
+    pub(crate) fn leases(&self, route: &str) -> Vec<Option<String>> {
+        let script = self.script.lock().unwrap();
+        let calls = script.asked.iter().zip(&script.leases).filter(|((r, _), _)| r == route);
+        calls.map(|(_, lease)| lease.clone()).collect()
     }
 
     /// The bodies that a route got.
@@ -90,8 +112,14 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
     let found = {
         let mut script = script.lock().unwrap();
         script.asked.push((route.clone(), body));
-        let queue = script.answers.get_mut(&route);
-        queue.and_then(|q| if q.len() > 1 { q.pop_front() } else { q.front().cloned() })
+        let lease = parts.headers.get("deployd-lease").and_then(|v| v.to_str().ok());
+        script.leases.push(lease.map(str::to_owned));
+        // A script without a query is for every query.
+        let plain = route.split('?').next().unwrap_or_default().to_owned();
+        let key = if script.answers.contains_key(&route) { route.clone() } else { plain.clone() };
+        let queue = script.answers.get_mut(&key);
+        let found = queue.and_then(|q| if q.len() > 1 { q.pop_front() } else { q.front().cloned() });
+        found.or_else(|| by_itself(&plain))
     };
     let missing =
         json!({"code": "not_found", "message": format!("no script for {route}"), "hint": "write it"});
@@ -104,6 +132,19 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
         Answer::Cut(lines) => stream(lines, Some(Err(std::io::Error::other("killed")))),
         Answer::Hang(lines) => stream(lines, None),
     }
+}
+
+/// What every agent answers that is not told otherwise: leases are free, and records are kept.
+fn by_itself(route: &str) -> Option<Answer> {
+    let value = match route {
+        "POST /apps/shop/lease" => json!({
+            "id": "00000000000000000000000000000001", "epoch": 7, "holder": "ops-1", "reason": "push",
+            "since": 0, "renewed_ms_ago": 0, "expires_in_ms": 15000,
+        }),
+        "DELETE /apps/shop/lease" | "PUT /apps/shop/rollout" => json!({}),
+        _ => return None,
+    };
+    Some(Answer::Json(200, value))
 }
 
 fn ndjson(lines: &[Value]) -> String {

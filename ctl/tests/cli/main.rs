@@ -8,6 +8,7 @@
 mod agent;
 mod captured;
 mod fake_host;
+mod fleet;
 mod hosts;
 mod observe;
 mod pki;
@@ -73,14 +74,14 @@ pub(crate) fn assert_lines(text: &str, want: &[&str]) {
     }
 }
 
-fn mask(line: &str) -> String {
+pub(crate) fn mask(line: &str) -> String {
     let mut line = line.to_owned();
     let bytes = line.as_bytes();
     if bytes.first() == Some(&b'+') && bytes.get(3) == Some(&b':') {
         line.replace_range(1..6, "TT:TT");
     }
     // The time a run took: after the host in the last line, after the size of an upload.
-    for before in ["on web1, ", "on web1 again, ", "sent 5B "] {
+    for before in ["on web1, ", "on web1 again, ", "of 3 hosts, ", "of 2 hosts, ", "sent 5B "] {
         if let Some(start) = line.find(before).map(|at| at + before.len())
             && line[start..].starts_with(|c: char| c.is_ascii_digit())
         {
@@ -88,6 +89,13 @@ fn mask(line: &str) -> String {
             let end = rest.find("s.").map_or(rest.len(), |at| at + 1);
             line.replace_range(start..start + end, "TIME");
         }
+    }
+    // A plan's token.
+    while let Some(at) = line.find("p-").filter(|at| {
+        let digits = line.get(at + 2..at + 10);
+        digits.is_some_and(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))
+    }) {
+        line.replace_range(at..at + 10, "TOKEN");
     }
     line
 }

@@ -133,6 +133,8 @@ async fn plan() {
         "          deploy.monitor  30s → 20s",
         "steps     stage, start 2, check deep health, switch, watch 1s, live, watch 20s, commit, drain 30s",
         "fits      x86_64, disk 4 GB free, memory 21.9 GB free",
+        "token     TOKEN, valid while the hosts stay as they are:",
+        "          deployd-ctl --local push --plan TOKEN",
     ];
     assert_lines(&shown.stdout, &want);
     assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
@@ -164,6 +166,8 @@ async fn plan_of_a_first_release() {
             "config    POOL_SIZE  (new) 10",
             "steps     stage, start 2, check deep health, switch, watch 1s, live, watch 30s, commit",
             "fits      x86_64, disk 4 GB free, memory 21.8 GB free",
+            "token     TOKEN, valid while the hosts stay as they are:",
+            "          deployd-ctl --local push --plan TOKEN",
         ],
     );
 }
@@ -188,6 +192,7 @@ async fn plan_of_what_would_be_refused() {
             "refused   21.9 GB of memory free, the overlap needs 1800.0 GB",
             "          free memory, lower memory in [processes.*], or let clients wait for a moment: --strategy",
             "          immediate",
+            "token     none, since web1 refuses",
         ],
     );
     assert_eq!((shown.code, shown.stderr.as_str()), (3, "exit 3\n"));

@@ -7,32 +7,32 @@ use super::agent::{Agent, Answer};
 use super::captured;
 use super::{assert_lines, command, project, run};
 
-const ID: &str = "5386c07198757a5bbfeee6fa2cdb4815";
-const UPLOAD: &str = "POST /apps/shop/uploads";
-const PLAN: &str = "POST /apps/shop/plan";
-const DEPLOY: &str = "POST /apps/shop/deployments";
-const EVENTS: &str = "GET /apps/shop/deployments/5386c07198757a5bbfeee6fa2cdb4815/events?after=";
+pub(crate) const ID: &str = "5386c07198757a5bbfeee6fa2cdb4815";
+pub(crate) const UPLOAD: &str = "POST /apps/shop/uploads";
+pub(crate) const PLAN: &str = "POST /apps/shop/plan";
+pub(crate) const DEPLOY: &str = "POST /apps/shop/deployments";
+pub(crate) const EVENTS: &str = "GET /apps/shop/deployments/5386c07198757a5bbfeee6fa2cdb4815/events?after=";
 
-fn plan() -> Value {
+pub(crate) fn plan() -> Value {
     captured::value("plan")
 }
 
 /// The deployment as it is answered when it begins.
-fn begun(name: &str) -> Value {
+pub(crate) fn begun(name: &str) -> Value {
     let mut value = captured::value(name);
     let fields = json!({"id": ID, "step": "know v2", "live": false, "watched_until": null, "verdict": null, "failure": null});
     value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     value
 }
 
-fn deployment(extra: &Value) -> Value {
+pub(crate) fn deployment(extra: &Value) -> Value {
     let mut value = begun("push");
     value.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     value
 }
 
 /// Everything before it is live, and an event of another version.
-fn until_switched() -> Vec<Value> {
+pub(crate) fn until_switched() -> Vec<Value> {
     let mut events = captured::lines("push");
     events.retain(|e| e["seq"].as_u64().unwrap() < LIVE);
     events.push(json!({"seq": LIVE - 1, "at": 0, "type": "of-the-future", "x": 1}));
@@ -40,9 +40,9 @@ fn until_switched() -> Vec<Value> {
 }
 
 /// The number of the event that it is live.
-const LIVE: u64 = 29;
+pub(crate) const LIVE: u64 = 29;
 
-fn live() -> Vec<Value> {
+pub(crate) fn live() -> Vec<Value> {
     let events = captured::lines("push");
     let live = events.iter().position(|e| e["type"] == "live").unwrap();
     assert_eq!(events[live]["seq"], LIVE);
@@ -137,10 +137,18 @@ async fn until_committed() {
 }
 
 /// The last picture of a table that is drawn again.
-fn last_picture(stderr: &str) -> Vec<String> {
+pub(crate) fn last_picture(stderr: &str) -> Vec<String> {
     let picture = stderr.rsplit("\x1b[?7l").next().unwrap();
     let picture = picture.split("\x1b[?7h").next().unwrap().replace("\x1b[K", "").replace('\r', "");
-    picture.split('\n').filter(|l| !l.is_empty()).map(|l| l.replace("\x1b[2A", "")).collect()
+    picture.split('\n').filter(|l| !l.is_empty()).map(without_move).collect()
+}
+
+/// A line without the way up to it.
+fn without_move(line: &str) -> String {
+    match line.strip_prefix("\x1b[").and_then(|l| l.split_once('A')) {
+        Some((lines, text)) if lines.chars().all(|c| c.is_ascii_digit()) => text.to_owned(),
+        _ => line.to_owned(),
+    }
 }
 
 #[tokio::test]
@@ -239,7 +247,7 @@ async fn a_failed_check_on_a_terminal() {
 async fn a_watched_push_that_is_rolled_back() {
     let agent = Agent::start();
     agent
-        .ok("GET /apps/shop", json!({}))
+        .ok("GET /apps/shop", captured::value("status_warm"))
         .on("POST /apps/shop/rollback", Answer::Json(202, begun("failed_check")))
         .on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
     let undone = run(&agent, &["--local", "-q", "rollback", "-a", "shop"]).await;
@@ -256,7 +264,7 @@ async fn a_watched_push_that_is_rolled_back() {
     ] {
         let agent = Agent::start();
         agent
-            .ok("GET /apps/shop", json!({}))
+            .ok("GET /apps/shop", captured::value("status_warm"))
             .on("POST /apps/shop/rollback", Answer::Json(202, begun("failed_check")))
             .on(&format!("{EVENTS}0"), Answer::Lines(vec![end]));
         let run = run(&agent, &["--local", "rollback", "-a", "shop"]).await;
@@ -295,7 +303,7 @@ async fn nothing_to_do() {
     let first = run(&agent, &PUSH).await;
     assert_lines(&first.stdout, &["shop v2 is already on web1, nothing to change."]);
     assert_eq!((first.code, first.stderr.as_str()), (0, ""));
-    assert_eq!(agent.asked(), [PLAN]);
+    assert_eq!(agent.done(), [PLAN]);
     // In JSON it is a deployment, as every push is.
     let json = run(&agent, &["--local", "-q", "-o", "json", "push", "out"]).await;
     let value: Value = serde_json::from_str(&json.stdout).unwrap();
@@ -316,7 +324,7 @@ async fn nothing_to_do_as_the_deployment_says() {
     assert_lines(&run.stdout, &["shop v2 is already on web1, nothing to change."]);
 }
 
-fn error(code: &str, message: &str, hint: &str) -> Value {
+pub(crate) fn error(code: &str, message: &str, hint: &str) -> Value {
     json!({"code": code, "message": message, "causes": [["what", "0.9 GB free, 2.0 GB needed"]], "hint": hint})
 }
 
@@ -335,7 +343,7 @@ async fn refused_before_anything_is_sent() {
         ],
     );
     assert_eq!((run.code, run.stdout.as_str()), (3, ""));
-    assert_eq!(agent.asked(), [PLAN]);
+    assert_eq!(agent.done(), [PLAN]);
 }
 
 #[tokio::test]

@@ -120,9 +120,10 @@ impl Spec {
         faults.unless(ok, &["migrate", "timeout"], "is too short", "write at least \"1s\"");
     }
 
-    /// A secret is a variable or a file, and one of both: a value in the spec would hide that it is secret.
+    /// A value in the spec would hide that it is a secret. One that is a file is no variable.
     fn check_secrets(&self, faults: &mut Faults) {
-        for name in self.secrets.required.iter().chain(&self.secrets.files) {
+        let variables = self.secrets.required.iter().filter(|name| !self.secrets.files.contains(name));
+        for name in variables {
             let (what, hint) = ("is a secret, too", "remove it here: secrets never stand in a spec");
             faults.unless(!self.env.contains_key(name.as_str()), &["env", name.as_str()], what, hint);
         }

@@ -393,6 +393,8 @@ impl Host {
             }
             Action::Sweep { trees, .. } => self.trees.retain(|t| !trees.contains(t)),
             Action::ForgetApp { .. } => {
+                // An app of the same name begins anew, at v1.
+                self.applied.clear();
                 self.agent.clear();
                 self.reap();
             }

@@ -1,0 +1,259 @@
+//! Everything before the first byte: what is pushed, to which hosts, and what each of them says to it.
+
+use std::collections::BTreeMap;
+
+use deployd_api::deployment::{PlanAnswer, PlanRequest};
+use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::ids::{AppName, Label, ProcessName};
+use deployd_api::manifest::Manifest;
+use deployd_api::needs::Needs;
+use deployd_api::release::ReleaseDocument;
+use deployd_api::spec::{Project, Strategy};
+use hyper::Method;
+
+use super::crew::{self, Crew};
+use super::outcome::listed;
+use super::plan::{self, Placed, Seen};
+use crate::artifact;
+use crate::build::{self, Artifact, Building};
+use crate::cli::Plan;
+use crate::commands::{Context, Host};
+use crate::error::CtlError;
+use crate::needs;
+use crate::project;
+
+/// Where an app goes.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) project: Project,
+    pub(crate) placed: Vec<(Host, Placed)>,
+}
+
+/// What is pushed.
+#[derive(Debug)]
+pub(crate) struct Goods {
+    pub(crate) artifact: Artifact,
+    pub(crate) manifest: Manifest,
+    pub(crate) needs: Needs,
+}
+
+/// A host that takes part, with what it said.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) host: Host,
+    pub(crate) placed: Placed,
+    pub(crate) answer: PlanAnswer,
+}
+
+/// What the hosts said.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) asked: Vec<Asked>,
+    /// Which of them would migrate.
+    pub(crate) migrates: Option<usize>,
+    pub(crate) document: ReleaseDocument,
+    pub(crate) label: Label,
+}
+
+impl Answers {
+    /// Whether every host has it already.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.asked.iter().all(|a| plan::is_live(&a.answer))
+    }
+
+    pub(crate) fn token(&self) -> String {
+        let seen = |a: &Asked| Seen {
+            host: a.host.name.clone(),
+            state: a.answer.state,
+            strategy: a.answer.strategy,
+        };
+        plan::token(self.document.digest(), &self.asked.iter().map(seen).collect::<Vec<_>>())
+    }
+
+    /// Why it is refused, by all hosts that refuse; what they say alike is said once.
+    pub(crate) fn refusal(&self) -> Option<ErrorBody> {
+        let refusing: Vec<(&str, &ErrorBody)> = self
+            .asked
+            .iter()
+            .filter_map(|a| Some((a.host.name.as_str(), a.answer.refused.as_ref()?)))
+            .collect();
+        let (_, first) = refusing.first()?;
+        if self.asked.len() == 1 {
+            return Some((*first).clone());
+        }
+        let app = &self.document.spec.app;
+        let names: Vec<&str> = refusing.iter().map(|(host, _)| *host).collect();
+        let count = format!("{} of {} hosts", names.len(), self.asked.len());
+        let what = format!("{app} is refused by {count}; nothing was touched");
+        let mut body = ErrorBody::new(first.code, what, "");
+        let mut hints: Vec<&str> = Vec::new();
+        for (text, hosts, refused) in refusals(&self.asked) {
+            body = body.cause("refused", format!("{}: {text}", listed(&hosts)));
+            body.causes.extend(refused.causes.iter().cloned());
+            if !hints.contains(&refused.hint.as_str()) {
+                hints.push(&refused.hint);
+            }
+        }
+        body.hint = hints.join("\n");
+        Some(body)
+    }
+
+    /// Hosts whose secrets are not those of the first.
+    fn secrets_differ(&self) -> Option<ErrorBody> {
+        let (first, rest) = self.asked.split_first()?;
+        let other: Vec<&str> = rest
+            .iter()
+            .filter(|a| a.answer.secrets != first.answer.secrets)
+            .map(|a| a.host.name.as_str())
+            .collect();
+        if other.is_empty() {
+            return None;
+        }
+        let app = &first.answer.app;
+        let what = format!("the secrets of {app} are not the same on all hosts");
+        let body = ErrorBody::new(
+            ErrorCode::SecretMissing,
+            what,
+            format!(
+                "see deployd-ctl secrets list -a {app}; deployd-ctl secrets set -a {app} sets one on all hosts"
+            ),
+        );
+        Some(body.cause("where", format!("{} differ from {}", listed(&other), first.host.name)))
+    }
+}
+
+/// Refusals with the hosts that make them.
+pub(crate) fn refusals(asked: &[Asked]) -> Vec<(String, Vec<&str>, &ErrorBody)> {
+    let mut groups: Vec<(String, Vec<&str>, &ErrorBody)> = Vec::new();
+    for one in asked {
+        let Some(refused) = &one.answer.refused else { continue };
+        let host = one.host.name.as_str();
+        match groups.iter_mut().find(|(_, _, known)| *known == refused) {
+            Some((_, hosts, _)) => hosts.push(host),
+            None => groups.push((refused.message.clone(), vec![host], refused)),
+        }
+    }
+    groups
+}
+
+/// Reads the spec and finds its hosts.
+pub(crate) fn target(context: &Context<'_>) -> Result<Target, CtlError> {
+    let project = project::read_project(context.global)?;
+    if !context.is_fleet() {
+        let place = |host: Host| (host.clone(), Placed { host: host.name, processes: None });
+        return Ok(Target { placed: context.hosts()?.into_iter().map(place).collect(), project });
+    }
+    let hosts = context.hosts_of(&project.hosts)?;
+    let mut chosen: BTreeMap<ProcessName, Vec<String>> = BTreeMap::new();
+    for (name, process) in project.spec.processes.iter().filter(|(_, p)| !p.hosts.is_empty()) {
+        let own = context.hosts_of(&process.hosts)?;
+        chosen.insert(name.clone(), own.into_iter().map(|host| host.name).collect());
+    }
+    let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+    let placed = plan::place(&project.spec, &names, &chosen).map_err(|e| CtlError::Usage {
+        message: e.to_string(),
+        hint: "compare hosts of the spec and of [processes.*] with fleet.toml".to_owned(),
+    })?;
+    Ok(Target { placed: hosts.into_iter().zip(placed).collect(), project })
+}
+
+/// Which hosts are there. Hosts that are not stop it, unless they may be left out.
+pub(crate) async fn meet(
+    context: &Context<'_>,
+    target: &mut Target,
+    skip_offline: bool,
+) -> Result<Crew, CtlError> {
+    let hosts: Vec<Host> = target.placed.iter().map(|(host, _)| host.clone()).collect();
+    let crew = crew::meet(context, &hosts, &target.project.spec.app).await?;
+    if !crew.absent.is_empty() && (!skip_offline || crew.met.is_empty()) {
+        return Err(CtlError::Answer(Box::new(all_absent(&target.project.spec.app, &crew))));
+    }
+    target.placed.retain(|(host, _)| crew.met.iter().any(|met| met.host.name == host.name));
+    Ok(crew)
+}
+
+fn all_absent(app: &AppName, crew: &Crew) -> ErrorBody {
+    let names: Vec<&str> = crew.absent.iter().map(|(host, _)| host.as_str()).collect();
+    let verb = if names.len() == 1 { "does" } else { "do" };
+    let what = format!("{} {verb} not answer; nothing was touched", listed(&names));
+    let hint = if crew.met.is_empty() {
+        format!("see: deployd-ctl hosts check {}", names.first().unwrap_or(&""))
+    } else {
+        format!(
+            "deployd-ctl hosts check {}, or leave them out: deployd-ctl push --skip-offline (exit 6; they catch \
+             up when {app} is pushed again)",
+            names.first().unwrap_or(&"")
+        )
+    };
+    let mut body = ErrorBody::new(ErrorCode::AgentUnreachable, what, hint);
+    for (host, why) in &crew.absent {
+        let why: Vec<&str> = why.causes.iter().map(|(_, text)| text.as_str()).collect();
+        body = body.cause("where", format!("{host}: {}", why.join(": ")));
+    }
+    body
+}
+
+/// Builds, and reads what there is to send; the reading runs beside, so that Ctrl-C works.
+pub(crate) async fn goods(
+    context: &Context<'_>,
+    project: &Project,
+    args: &Plan,
+    building: Building,
+) -> Result<Goods, CtlError> {
+    let path = context.global.spec();
+    let artifact = build::make(context.printer, project, &path, args.dir.as_deref(), building).await?;
+    let (root, spec) = (artifact.root.clone(), project.spec.clone());
+    let read = tokio::task::spawn_blocking(move || -> Result<_, CtlError> {
+        let manifest = artifact::scan(&root)?;
+        let needs = needs::read(&root, &manifest, &spec);
+        needs::refuse_foreign(&spec.app, &needs)?;
+        Ok((manifest, needs))
+    });
+    let (manifest, needs) = read.await.map_err(|e| CtlError::Runtime(e.into()))??;
+    Ok(Goods { artifact, manifest, needs })
+}
+
+/// Asks every host what a push would do there.
+pub(crate) async fn ask(
+    target: &Target,
+    goods: &Goods,
+    strategy: Option<Strategy>,
+    client_of: impl Fn(&Host) -> crate::client::Client,
+) -> Result<Answers, CtlError> {
+    let spec = &target.project.spec;
+    let path = format!("/apps/{}/plan", spec.app);
+    let places: Vec<Placed> = target.placed.iter().map(|(_, placed)| placed.clone()).collect();
+    let migrates = plan::migrates(spec, &places);
+    let calls = target.placed.iter().enumerate().map(|(index, (host, placed))| {
+        let request = PlanRequest {
+            manifest: goods.manifest.clone(),
+            spec: spec.clone(),
+            strategy,
+            processes: placed.processes.clone(),
+            migrate: plan::migrate(spec, migrates, index),
+            needs: goods.needs.clone(),
+        };
+        let (client, path) = (client_of(host), &path);
+        async move { client.call::<PlanAnswer>(Method::POST, path, &request).await }
+    });
+    let mut asked = Vec::new();
+    for ((host, placed), answer) in target.placed.iter().zip(crew::all(calls).await) {
+        let answer = answer.map_err(|error| match error {
+            error if error.is_absence() && target.placed.len() > 1 => {
+                CtlError::Answer(Box::new(crew::absent(&host.name, &error)))
+            }
+            error => error,
+        })?;
+        asked.push(Asked { host: host.clone(), placed: placed.clone(), answer });
+    }
+    let label = plan::label(&asked.iter().map(|a| &a.answer).collect::<Vec<_>>());
+    let mut document = ReleaseDocument::new(goods.manifest.digest(), spec.clone());
+    if let Some(first) = asked.first() {
+        document.secrets = first.answer.secrets.clone();
+    }
+    let answers = Answers { asked, migrates, document, label };
+    match answers.secrets_differ() {
+        Some(body) => Err(CtlError::Answer(Box::new(body))),
+        None => Ok(answers),
+    }
+}
