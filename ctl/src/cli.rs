@@ -147,7 +147,7 @@ pub(crate) enum Command {
     /// Make a folder the live release
     Push(Push),
     /// Show what a push would do, and change nothing
-    Plan(PlanOnly),
+    Plan(Plan),
     /// Show what runs
     Status(Status),
     /// List releases, or clear a bad one
@@ -221,24 +221,15 @@ pub(crate) struct Plan {
     /// Instead of the strategy of the spec
     #[arg(long, value_parser = strategy, value_name = "rolling|immediate")]
     pub(crate) strategy: Option<Strategy>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PlanOnly {
-    #[command(flatten)]
-    pub(crate) what: Plan,
-    /// Run the build of the spec first
-    #[arg(long, conflicts_with = "dir")]
-    pub(crate) build: bool,
+    /// Do not run the build of the spec: take what it made before
+    #[arg(long)]
+    pub(crate) no_build: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Push {
     #[command(flatten)]
     pub(crate) what: Plan,
-    /// Do not run the build of the spec: push what it made before
-    #[arg(long)]
-    pub(crate) no_build: bool,
     #[command(flatten)]
     pub(crate) wait: Wait,
     /// Do not ask before the first push of an app

@@ -66,11 +66,6 @@ impl Client {
         Self::over(Endpoint::Remote(Box::new(remote)))
     }
 
-    /// No agent: every call fails with this.
-    pub(crate) fn nowhere(why: ErrorBody) -> Self {
-        Self::over(Endpoint::Nowhere(Box::new(why)))
-    }
-
     fn over(endpoint: Endpoint) -> Self {
         Self { line: Arc::new(Line::new(endpoint)), headers: Vec::new() }
     }

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deployd_api::error::ErrorBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, Response};
@@ -49,7 +48,6 @@ impl std::fmt::Debug for Remote {
 pub(super) enum Endpoint {
     Local(PathBuf),
     Remote(Box<Remote>),
-    Nowhere(Box<ErrorBody>),
 }
 
 /// An agent with its idle connection.
@@ -115,7 +113,6 @@ impl Line {
 
     async fn connect(&self) -> Result<SendRequest<Body>, CtlError> {
         match &self.endpoint {
-            Endpoint::Nowhere(why) => Err(CtlError::Answer(why.clone())),
             Endpoint::Local(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|source| CtlError::Connect { path: path.clone(), source })?;

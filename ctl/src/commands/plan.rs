@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use super::push::word;
 use super::{CTL, Context, header};
-use crate::build::Building;
-use crate::cli::PlanOnly;
+use crate::cli::Plan;
 use crate::error::CtlError;
 use crate::hint::runnable;
 use crate::human;
@@ -54,16 +53,15 @@ fn value_in_words(change: &ConfigChange) -> String {
     }
 }
 
-pub(crate) async fn run(context: &Context<'_>, args: &PlanOnly) -> Result<ExitCode, CtlError> {
+pub(crate) async fn run(context: &Context<'_>, args: &Plan) -> Result<ExitCode, CtlError> {
     let mut target = prepare::target(context)?;
     let mut absent: Vec<(String, ErrorBody)> = Vec::new();
     if context.is_fleet() {
         // A host that is away is told; a push would stop there.
         absent = prepare::meet(context, &mut target, true).await?.absent;
     }
-    let building = if args.build { Building::Run } else { Building::Skip };
-    let goods = prepare::goods(context, &target.project, &args.what, building).await?;
-    let answers = prepare::ask(&target, &goods, args.what.strategy, |host| host.client.clone()).await?;
+    let goods = prepare::goods(context, &target.project, args).await?;
+    let answers = prepare::ask(&target, &goods, args.strategy, |host| host.client.clone()).await?;
     let refused = answers.asked.iter().find_map(|a| a.answer.refused.as_ref());
     let code = match refused {
         Some(refused) => refused.code.exit(),

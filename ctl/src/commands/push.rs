@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use hyper::Method;
 
 use super::{Context, Host, header};
-use crate::build::{Artifact, Building};
+use crate::build::Artifact;
 use crate::cli::Push;
 use crate::client::Client;
 use crate::error::CtlError;
@@ -42,8 +42,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Push) -> Result<ExitCode, 
             confirm(context, &target).await?;
         }
     }
-    let building = if args.no_build { Building::Skip } else { Building::Run };
-    let goods = prepare::goods(context, &target.project, &args.what, building).await?;
+    let goods = prepare::goods(context, &target.project, &args.what).await?;
     let app = target.project.spec.app.clone();
     let hosts: Vec<Host> = target.placed.iter().map(|(host, _)| host.clone()).collect();
     lease::take(context, &app, &hosts, "push", args.wait.lease_timeout).await?;

@@ -136,22 +136,6 @@ impl<'a> Reached<'a> {
         })
     }
 
-    /// The only host that can be meant, for verbs that know one host: its client fails and says why when there
-    /// is none.
-    pub(crate) fn only_host(&self) -> (Client, String) {
-        let error = match self.hosts() {
-            Ok(hosts) => match &hosts[..] {
-                [host] => return (host.client.clone(), host.name.clone()),
-                hosts => CtlError::Usage {
-                    message: format!("this command is for one host, and the fleet has {}", hosts.len()),
-                    hint: "name one: -H HOST".to_owned(),
-                },
-            },
-            Err(error) => error,
-        };
-        (Client::nowhere(error.to_body()), "the fleet".to_owned())
-    }
-
     fn known(&self) -> Result<&Known, CtlError> {
         if let Some(known) = self.known.get() {
             return Ok(known);

@@ -194,12 +194,8 @@ fn all_absent(app: &AppName, crew: &Crew) -> ErrorBody {
 }
 
 /// Builds, and reads what there is to send; the reading runs beside, so that Ctrl-C works.
-pub(crate) async fn goods(
-    context: &Context<'_>,
-    project: &Project,
-    args: &Plan,
-    building: Building,
-) -> Result<Goods, CtlError> {
+pub(crate) async fn goods(context: &Context<'_>, project: &Project, args: &Plan) -> Result<Goods, CtlError> {
+    let building = if args.no_build { Building::Skip } else { Building::Run };
     let path = context.global.spec();
     let artifact = build::make(context.printer, project, &path, args.dir.as_deref(), building).await?;
     let (root, spec) = (artifact.root.clone(), project.spec.clone());
