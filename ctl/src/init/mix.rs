@@ -35,9 +35,7 @@ pub(super) fn read(sources: &Sources) -> Option<Draft> {
     draft.build = Some((command, format!("_build/prod/rel/{name}")));
     draft.run("web", format!("bin/{name} start"));
     draft.check = check(sources, &mix, phoenix);
-    if ecto {
-        draft.migrate = Some(migrate(sources, &name));
-    }
+    draft.migrate = migrate(sources, &name, ecto);
     read_runtime(sources, &mut draft);
     Some(draft)
 }
@@ -101,19 +99,19 @@ fn check(sources: &Sources, mix: &str, phoenix: bool) -> Option<Check> {
     }
 }
 
-/// The release command, if the project has the module that Phoenix makes for it.
-fn migrate(sources: &Sources, name: &str) -> Migrate {
+/// The release command: of the module that Phoenix makes for it, or of one that looks like it.
+fn migrate(sources: &Sources, name: &str, ecto: bool) -> Option<Migrate> {
     let module = sources.search(&["ex"], |file, text| {
         let is_release = file.ends_with("/release.ex") && text.contains("def migrate");
         let module = text.split("defmodule ").nth(1)?.split_whitespace().next()?;
         is_release.then(|| module.to_owned())
     });
     match module {
-        Some(module) => Migrate::Command(format!("bin/{name} eval {module}.migrate")),
-        None => Migrate::Later {
+        Some(module) => Some(Migrate::Command(format!("bin/{name} eval {module}.migrate"))),
+        None => ecto.then(|| Migrate::Later {
             command: format!("bin/{name} eval {}.Release.migrate", camel(name)),
             needs: "needs a module that migrates: mix phx.gen.release makes one".to_owned(),
-        },
+        }),
     }
 }
 
