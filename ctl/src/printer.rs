@@ -123,7 +123,11 @@ impl Printer {
             return code;
         }
         let lines: Vec<String> = match error {
-            CtlError::Detached(text) | CtlError::Spec(text) => text.lines().map(str::to_owned).collect(),
+            CtlError::Detached(text) => text.lines().map(str::to_owned).collect(),
+            CtlError::Spec(text) => {
+                let next = "  next    mend the lines, then run it again; all keys: deployd-ctl help spec";
+                text.lines().chain([next]).map(str::to_owned).collect()
+            }
             CtlError::Usage { message, hint } => {
                 vec![format!("error: {message}"), format!("  next    {hint}")]
             }

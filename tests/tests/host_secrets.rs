@@ -1,6 +1,7 @@
 //! Secrets on a real host: sealed, opened by PID 1, and nowhere to be read by others.
 
 use anyhow::{Context as _, Result, ensure};
+use deployd_tests::ask::Asker;
 use deployd_tests::image::Suite;
 use deployd_tests::site::{Site, shop};
 
@@ -46,7 +47,9 @@ fn set(site: &Site, name: &str, value: &str) -> Result<()> {
 }
 
 fn require_env(site: &Site, name: &str, value: &str) -> Result<()> {
-    let seen = site.host.ok(&format!("curl -fsS 'http://127.0.0.1:8080/env?k={name}'"))?;
+    let target = "127.0.0.1:8080".parse()?;
+    let asker = Asker { from: site.host.netns(), source: None, target };
+    let seen = asker.ask(&format!("/env?k={name}"))?.body;
     ensure!(seen.trim() == value, "{name} is {seen:?} for the app");
     Ok(())
 }

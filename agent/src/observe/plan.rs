@@ -24,8 +24,21 @@ use crate::supervisor::{Observer as _, Supervisor};
 
 type Deployd = Arc<Supervisor<RealHost>>;
 
-/// What a push of this would do; nothing is changed but staging, which a push would use.
+/// What a push of this would do; nothing is changed.
 pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswer, ErrorBody> {
+    let (app, artifact) = (request.spec.app.clone(), request.manifest.digest());
+    let releases = deployd.host().releases.clone();
+    let begun = releases.is_begun(&app, artifact);
+    let answer = look(deployd, request).await;
+    if !begun {
+        // A plan leaves nothing behind; a push that begins beside it asks again for what is missing.
+        let forgotten = tokio::task::spawn_blocking(move || releases.forget_look(&app, artifact)).await;
+        forgotten.map_err(|e| step_failed(&e))?;
+    }
+    answer
+}
+
+async fn look(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswer, ErrorBody> {
     let app = request.spec.app.clone();
     let manifest = request.manifest.clone();
     let changed_files = changed_files(deployd, &app, &manifest).await;

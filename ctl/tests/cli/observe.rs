@@ -425,7 +425,14 @@ async fn a_wrong_spec_is_shown_with_its_lines() {
     let arguments = ["--local", "push", "-c", "x.toml", "out"];
     let output = command(dir.path(), &agent.socket, &arguments).output().await.unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_lines(&stderr, &["x.toml:4: processes.web.memroy: unknown key, did you mean `memory`?", "exit 2"]);
+    assert_lines(
+        &stderr,
+        &[
+            "x.toml:4: processes.web.memroy: unknown key, did you mean `memory`?",
+            "  next    mend the lines, then run it again; all keys: deployd-ctl help spec",
+            "exit 2",
+        ],
+    );
     assert_eq!(output.status.code(), Some(2));
 }
 

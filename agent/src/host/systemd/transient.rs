@@ -149,7 +149,8 @@ impl TransientSpec {
             ("RemainAfterExit", Variant::new(true)),
             ("TimeoutStartUSec", Variant::new(timeout)),
             ("TimeoutStopUSec", Variant::new(micros(STOP_TIMEOUT))),
-            ("ExecStart", Variant::new(vec![(program, words, false)])),
+            // `$` in a word is the command's own: PID 1 replaces nothing.
+            ("ExecStartEx", Variant::new(vec![(program, words, vec!["no-env-expand"])])),
         ];
         if let Some(user) = &self.user {
             all.push(("User", Variant::new(user.as_str())));
