@@ -75,11 +75,13 @@ impl CtlError {
         let body = match self {
             Self::Usage { message, hint } => ErrorBody::new(ErrorCode::BadRequest, message, hint),
             Self::Spec(lines) => {
-                let mut body = ErrorBody::new(
-                    ErrorCode::SpecInvalid,
-                    "the spec has errors",
-                    "correct them and run again",
-                );
+                let what = if lines.lines().count() == 1 {
+                    "the spec has an error".to_owned()
+                } else {
+                    format!("the spec has {} errors", lines.lines().count())
+                };
+                let next = "mend what is named, then run it again; all keys: deployd-ctl help spec";
+                let mut body = ErrorBody::new(ErrorCode::SpecInvalid, what, next);
                 body.causes.extend(lines.lines().map(|line| ("where".to_owned(), line.to_owned())));
                 return body;
             }

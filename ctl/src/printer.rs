@@ -124,10 +124,6 @@ impl Printer {
         }
         let lines: Vec<String> = match error {
             CtlError::Detached(text) => text.lines().map(str::to_owned).collect(),
-            CtlError::Spec(text) => {
-                let next = "  next    mend the lines, then run it again; all keys: deployd-ctl help spec";
-                text.lines().chain([next]).map(str::to_owned).collect()
-            }
             CtlError::Usage { message, hint } => {
                 vec![format!("error: {message}"), format!("  next    {hint}")]
             }

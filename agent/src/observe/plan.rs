@@ -29,10 +29,17 @@ pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswe
     let (app, artifact) = (request.spec.app.clone(), request.manifest.digest());
     let releases = deployd.host().releases.clone();
     let begun = releases.is_begun(&app, artifact);
+    let known = releases.apps().is_ok_and(|apps| apps.contains(&app));
     let answer = look(deployd, request).await;
     if !begun {
         // A plan leaves nothing behind; a push that begins beside it asks again for what is missing.
-        let forgotten = tokio::task::spawn_blocking(move || releases.forget_look(&app, artifact)).await;
+        let forgotten = tokio::task::spawn_blocking(move || {
+            releases.forget_look(&app, artifact);
+            if !known {
+                releases.forget_empty(&app);
+            }
+        })
+        .await;
         forgotten.map_err(|e| step_failed(&e))?;
     }
     answer

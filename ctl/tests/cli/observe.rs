@@ -428,8 +428,9 @@ async fn a_wrong_spec_is_shown_with_its_lines() {
     assert_lines(
         &stderr,
         &[
-            "x.toml:4: processes.web.memroy: unknown key, did you mean `memory`?",
-            "  next    mend the lines, then run it again; all keys: deployd-ctl help spec",
+            "error spec_invalid: the spec has an error",
+            "  where   x.toml:4: processes.web.memroy: unknown key, did you mean `memory`?",
+            "  next    mend what is named, then run it again; all keys: deployd-ctl help spec",
             "exit 2",
         ],
     );

@@ -97,7 +97,6 @@ impl Releases {
         let empty = |part: &str| entry_names(&staging.join(part)).is_ok_and(|names| names.is_empty());
         if empty(OBJECTS) && empty(INCOMING) {
             self.discard_quietly(app, artifact);
-            self.forget_empty(app);
         }
     }
 
