@@ -90,16 +90,12 @@ impl Db {
 
     /// Writes a fact.
     pub(crate) fn put_meta(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.write("write a fact", |tx| {
-            tx.sql(|t| {
-                t.execute(
-                    "INSERT INTO meta (key, value) VALUES (?, ?) \
-                     ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                    [key, value],
-                )
-            })
-            .map(drop)
-        })
+        self.write("write a fact", |tx| set_meta(tx, key, value))
+    }
+
+    /// A fact that may be refused when the disk is full: no deployment needs it to end.
+    pub(crate) fn put_note(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        self.write_sparing("write a note", |tx| set_meta(tx, key, value))
     }
 
     /// The user id that [`Self::allocate_uid`] would give out now.
@@ -152,6 +148,12 @@ pub(super) fn put_in(tx: &Tx<'_>, app: &AppName, state: &str, at: Timestamp) -> 
         )
     })
     .map(drop)
+}
+
+fn set_meta(tx: &Tx<'_>, key: &str, value: &str) -> Result<(), StoreError> {
+    let set =
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    tx.sql(|t| t.execute(set, [key, value])).map(drop)
 }
 
 #[cfg(test)]

@@ -142,6 +142,15 @@ impl Db {
         }
     }
 
+    /// The same without the ballast, which is for what must come to its end: this may be refused.
+    pub(crate) fn write_sparing<T>(
+        &mut self,
+        doing: &'static str,
+        f: impl Fn(&Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.write_once(doing, &f)
+    }
+
     fn write_once<T>(
         &mut self,
         doing: &'static str,

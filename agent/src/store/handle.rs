@@ -63,7 +63,12 @@ impl Store {
 
     /// Makes a deployment durable, or finds the one with this id.
     pub async fn begin(&self, new: NewDeployment) -> Result<Begun, StoreError> {
-        self.call(move |db| db.begin(&new)).await
+        self.call(move |db| {
+            // It may have been used up since the last one ended.
+            db.restore_ballast();
+            db.begin(&new)
+        })
+        .await
     }
 
     /// Appends a record; its app state and verdict, if any, in the same transaction.
@@ -143,6 +148,11 @@ impl Store {
     /// Writes a fact.
     pub async fn put_meta(&self, key: String, value: String) -> Result<(), StoreError> {
         self.call(move |db| db.put_meta(&key, &value)).await
+    }
+
+    /// Writes a fact that may be refused when the disk is full: the ballast stays for deployments.
+    pub async fn put_note(&self, key: String, value: String) -> Result<(), StoreError> {
+        self.call(move |db| db.put_note(&key, &value)).await
     }
 
     /// Forgets which deployment a call was answered with, when that one ended before this; answers how many.

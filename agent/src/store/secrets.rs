@@ -59,7 +59,7 @@ impl Db {
     }
 
     fn put_secrets(&mut self, app: &AppName, records: &[SecretRecord]) -> Result<(), StoreError> {
-        self.write("write the secrets of an app", |tx| {
+        self.write_sparing("write the secrets of an app", |tx| {
             records.iter().try_for_each(|r| {
                 tx.sql(|t| {
                     t.execute(

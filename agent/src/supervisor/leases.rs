@@ -249,7 +249,7 @@ impl Leases {
         next: Kept,
     ) -> Result<(), ErrorBody> {
         if all.get(app) != Some(&next) {
-            self.store.put_meta(key(app), json(&next)?).await.map_err(|e| store_failed(&e))?;
+            self.store.put_note(key(app), json(&next)?).await.map_err(|e| store_failed(&e))?;
             all.insert(app.clone(), next);
         }
         Ok(())

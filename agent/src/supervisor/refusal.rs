@@ -18,7 +18,8 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, ErrorBody> 
 
 /// A failure of the store as an answer.
 pub fn store_failed(e: &StoreError) -> ErrorBody {
-    ErrorBody::new(ErrorCode::Internal, e.to_string(), e.hint())
+    let code = if e.is_full() { ErrorCode::DiskLow } else { ErrorCode::Internal };
+    ErrorBody::new(code, e.to_string(), e.hint())
 }
 
 pub(super) fn unknown_app(app: &AppName) -> ErrorBody {

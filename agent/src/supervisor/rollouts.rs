@@ -46,7 +46,7 @@ pub(super) async fn find(
 /// Keeps one, durable. The caller holds the lock of rollouts.
 pub(super) async fn put(store: &Store, app: &AppName, rollout: Rollout) -> Result<Rollout, ErrorBody> {
     let all = with(load(store, app).await?, app, rollout.clone()).map_err(|e| *e)?;
-    store.put_meta(key(app), json(&all)?).await.map_err(|e| store_failed(&e))?;
+    store.put_note(key(app), json(&all)?).await.map_err(|e| store_failed(&e))?;
     Ok(rollout)
 }
 
