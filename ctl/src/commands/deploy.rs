@@ -236,7 +236,7 @@ fn complete(
     board: &Board<'_>,
 ) -> ErrorBody {
     if verdict == Verdict::RolledBack && moves(deployment.kind) {
-        let serves = outcome::serves(&[(host.name.clone(), deployment.replaces)]);
+        let serves = outcome::serves(&[(host.name.clone(), deployment.replaces)], 1);
         body.message = format!("{}. {serves}.", body.message.trim_end_matches('.'));
     }
     let undone = board.view(0).undone();
