@@ -162,7 +162,9 @@ impl Following<'_> {
                 What::Live { watched_until, .. } if self.until == WaitFor::Live => {
                     return Ok(Read::End(End::Live { watched_until }));
                 }
-                What::Finished { verdict, failure } => return Ok(Read::End(End::Finished { verdict, failure })),
+                What::Finished { verdict, failure } => {
+                    return Ok(Read::End(End::Finished { verdict, failure }));
+                }
                 _ => {}
             }
         }
@@ -215,9 +217,9 @@ impl Following<'_> {
 
 /// A call that only reads, if it is answered in time.
 async fn in_time<T>(path: &str, call: impl Future<Output = Result<T, CtlError>>) -> Result<T, CtlError> {
-    timeout(ANSWER, call).await.unwrap_or_else(|late| {
-        Err(CtlError::Lost { during: format!("GET {path}"), source: late.into() })
-    })
+    timeout(ANSWER, call)
+        .await
+        .unwrap_or_else(|late| Err(CtlError::Lost { during: format!("GET {path}"), source: late.into() }))
 }
 
 /// The exit code of an end.

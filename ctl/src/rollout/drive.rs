@@ -394,6 +394,19 @@ impl<'a> Drive<'a> {
         self.topic.label.or_else(first)
     }
 
+    /// The releases that hosts moved to: going back may lead to several.
+    pub(crate) fn labels(&self) -> Vec<Label> {
+        if let Some(label) = self.topic.label {
+            return vec![label];
+        }
+        let states = self.states.borrow();
+        let mut labels: Vec<Label> =
+            states.iter().filter_map(|s| self.target(s.deployment.as_ref()?)).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
+    }
+
     /// What a host is when it has what was asked for.
     fn done(&self, deployment: &Deployment) -> String {
         let label = || self.target(deployment).map(|l| l.to_string()).unwrap_or_default();

@@ -165,9 +165,8 @@ pub(crate) fn derived(written: RolloutState, outcomes: &[&Outcome]) -> RolloutSt
 
 /// The exit code of a rollout that was taken back: hosts that failed by themselves are as asked for.
 pub(crate) fn exit_of_abort(outcomes: &[&Outcome]) -> ExitCode {
-    let left = |o: &&Outcome| {
-        matches!(o, Outcome::Kept { .. } | Outcome::Offline { .. } | Outcome::Unknown { .. })
-    };
+    let left =
+        |o: &&Outcome| matches!(o, Outcome::Kept { .. } | Outcome::Offline { .. } | Outcome::Unknown { .. });
     match exit(outcomes.iter().copied()) {
         ExitCode::Stuck => ExitCode::Stuck,
         _ if outcomes.iter().any(left) => ExitCode::Partial,

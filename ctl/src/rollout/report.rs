@@ -50,6 +50,13 @@ pub(crate) struct Ending {
     pub(crate) undo: Option<&'static str>,
 }
 
+impl Ending {
+    /// With hosts that had it before.
+    pub(crate) fn with(self, already: Vec<String>) -> Self {
+        Self { already, ..self }
+    }
+}
+
 /// Says how it ended and gives the exit code.
 pub(crate) async fn end(drive: &Drive<'_>, ending: &Ending) -> Result<ExitCode, CtlError> {
     let offline = |(_, failure): &(String, ErrorBody)| Outcome::Offline { failure: failure.clone() };
@@ -134,7 +141,7 @@ fn place(drive: &Drive<'_>, ending: &Ending) -> String {
 
 fn say_good(drive: &Drive<'_>, ending: &Ending, code: ExitCode) -> Result<(), CtlError> {
     let (printer, app) = (drive.context.printer, &drive.topic.app);
-    let label = drive.label().map(|l| l.to_string()).unwrap_or_default();
+    let label = drive.labels().iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     let (place, took) = (place(drive, ending), human::took(drive.board.elapsed_ms()));
     let committed = drive.states().iter().all(|s| matches!(s.outcome, Outcome::Committed | Outcome::Already));
     if drive.states().iter().all(|s| matches!(s.outcome, Outcome::Already)) && code == ExitCode::Ok {
@@ -221,7 +228,8 @@ fn serving(drive: &Drive<'_>, ending: &Ending) -> Vec<(String, Option<Label>)> {
 fn complete(drive: &Drive<'_>, ending: &Ending, index: usize, mut body: ErrorBody) -> ErrorBody {
     let app = &drive.topic.app;
     let moves = drive.topic.verb.past().is_none();
-    let serves = if moves { outcome::serves(&serving(drive, ending), count(drive, ending)) } else { drive.in_words() };
+    let serves =
+        if moves { outcome::serves(&serving(drive, ending), count(drive, ending)) } else { drive.in_words() };
     let host = &drive.members[index].host.name;
     let states = drive.states();
     let is_lost = matches!(states[index].outcome, Outcome::Unknown { .. });
@@ -306,8 +314,14 @@ fn mark(drive: &Drive<'_>, index: usize, mut body: ErrorBody) -> ErrorBody {
     body
 }
 
-/// The report of a push that found every host as it should be.
-pub(crate) fn nothing(app: &AppName, label: Option<Label>, ending: &Ending, code: ExitCode) -> Report {
+/// The report of a change that found every host as it should be.
+pub(crate) fn nothing(
+    app: &AppName,
+    verb: Verb,
+    label: Option<Label>,
+    ending: &Ending,
+    code: ExitCode,
+) -> Report {
     let already = ending.already.iter().map(|host| (host.clone(), label, Outcome::Already));
     let absent = ending.absent.iter();
     let absent = absent.map(|(host, f)| (host.clone(), None, Outcome::Offline { failure: f.clone() }));
@@ -315,7 +329,7 @@ pub(crate) fn nothing(app: &AppName, label: Option<Label>, ending: &Ending, code
         .chain(absent)
         .map(|(host, from, outcome)| HostReport { host, from, outcome, deployment: None })
         .collect();
-    Report { app: app.clone(), verb: Verb::Push.word(), label, exit: code as u8, hosts }
+    Report { app: app.clone(), verb: verb.word(), label, exit: code as u8, hosts }
 }
 
 /// The end of a rollout that a person took back.

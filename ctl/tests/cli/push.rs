@@ -105,6 +105,19 @@ async fn success_in_ci() {
     assert_eq!((&push["origin"]["by"], &push["spec"]["app"]), (&json!("ops-1"), &json!("shop")));
 }
 
+/// A host that dies ends no stream: the agent is asked, and what it told since is read.
+#[tokio::test]
+async fn a_silent_stream_is_opened_again() {
+    let agent = agent();
+    agent.on(&format!("{EVENTS}0"), Answer::Hang(until_switched()));
+    agent.on(&format!("{EVENTS}{}", LIVE - 1), Answer::Lines(live()));
+    agent.ok(&format!("GET /apps/shop/deployments/{ID}"), deployment(&json!({"step": "watch"})));
+    let run = run(&agent, &PUSH).await;
+    let end = ["+TT:TT web1 live, v1 warm, 12 conns", ""];
+    assert_lines(&run.stderr, &[&CI_UNTIL_SWITCHED[..], &end].concat());
+    assert_eq!(run.code, 0);
+}
+
 #[tokio::test]
 async fn quiet_leaves_the_result_and_its_undo() {
     let agent = agent();
