@@ -92,7 +92,7 @@ impl Answers {
         let names: Vec<&str> = refusing.iter().map(|(host, _)| *host).collect();
         let count = format!("{} of {} hosts", names.len(), self.asked.len());
         let what = format!("{app} is refused by {count}; nothing was touched");
-        let mut body = ErrorBody::new(first.code, what, "");
+        let mut body = ErrorBody::new(first.code, what, &first.hint);
         let mut hints: Vec<&str> = Vec::new();
         for (text, hosts, refused) in refusals(&self.asked) {
             body = body.cause("refused", format!("{}: {text}", listed(&hosts)));
@@ -168,7 +168,7 @@ pub(crate) fn target(context: &Context<'_>) -> Result<Target, CtlError> {
         .into_iter()
         .zip(placed)
         .partition(|(host, _): &(Host, Placed)| now.iter().any(|other| other.name == host.name));
-    Ok(Target { placed, others, project })
+    Ok(Target { project, placed, others })
 }
 
 /// Which hosts are there. Hosts that are not stop it, unless they may be left out.

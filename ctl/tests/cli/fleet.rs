@@ -494,6 +494,11 @@ async fn another_push_that_began_meanwhile_is_left_alone() {
         other.id = "0000000000000000000000000000000e".parse().unwrap();
         other.label = "v3".parse().unwrap();
         fleet.0[1].ok(&format!("GET {RECORD}"), serde_json::to_value(&other).unwrap());
+        let none = json!({"code": "deployment_not_found", "message": "none", "hint": "look"});
+        for (agent, part) in fleet.0.iter().zip(&other.hosts) {
+            let id = other.deployment(&part.host);
+            agent.on(&format!("GET /apps/shop/deployments/{id}"), Answer::Json(404, none.clone()));
+        }
         let run = fleet.run(&["rollout", verb, "-a", "shop"]).await;
         assert_eq!(run.code, 3, "{}", run.stderr);
         assert!(run.stderr.contains("another rollout of shop began meanwhile: v3"), "{}", run.stderr);
