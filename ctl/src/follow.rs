@@ -3,17 +3,25 @@
 //! The agent finishes or undoes the deployment with or without us: a lost connection is never a
 //! failure of the deployment. Called by every verb that changes something.
 
+use std::time::Duration;
+
 use deployd_api::deployment::{Deployment, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::event::{Event, What};
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::Timestamp;
+use tokio::time::{sleep, timeout};
 
 use crate::cli::WaitFor;
 use crate::client::{BackOff, Client, Lines};
 use crate::error::CtlError;
 use crate::progress::View;
 use crate::rollout::migrate::Migration;
+
+/// After how long without an event the agent is asked whether it is still there. Steps may take longer.
+const SILENCE: Duration = Duration::from_secs(15);
+/// How long it may take to answer that.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// How a deployment stands when following it ends.
 #[derive(Debug)]
@@ -47,9 +55,22 @@ pub(crate) async fn follow_on(
     let mut back_off = BackOff::new();
     loop {
         let error = match one.read_events().await {
-            Ok(Some(end)) => return Ok(end),
+            Ok(Read::End(end)) => return Ok(end),
+            // A step takes its time, if the agent says so.
+            Ok(Read::Silence) => match one.ask().await {
+                Ok(now) => {
+                    if one.ended(&now).is_some()
+                        && let Some(end) = one.read_rest(&now).await?
+                    {
+                        return Ok(end);
+                    }
+                    continue;
+                }
+                Err(error) if error.is_absence() => Some(error),
+                Err(error) => return Err(error),
+            },
             // The stream ended early: the agent is going down, or has no more to tell.
-            Ok(None) => None,
+            Ok(Read::Over) => None,
             Err(error) if error.is_absence() => Some(error),
             Err(error) => return Err(error),
         };
@@ -58,7 +79,7 @@ pub(crate) async fn follow_on(
         if !back_off.wait().await {
             return Err(error.unwrap_or_else(|| silent(deployment)));
         }
-        match client.get::<Deployment>(&path(deployment)).await {
+        match one.ask().await {
             Ok(now) => {
                 view.agent_back();
                 if let Some(end) = one.read_rest(&now).await? {
@@ -74,6 +95,12 @@ pub(crate) async fn follow_on(
     }
 }
 
+/// The deployment as its agent has it now. One that does not answer in time is away.
+pub(crate) async fn ask(client: &Client, deployment: &Deployment) -> Result<Deployment, CtlError> {
+    let path = path(deployment);
+    in_time(&path, client.get(&path)).await
+}
+
 /// Where a deployment is asked for.
 pub(crate) fn path(deployment: &Deployment) -> String {
     format!("/apps/{}/deployments/{}", deployment.app, deployment.id)
@@ -83,6 +110,22 @@ fn silent(deployment: &Deployment) -> CtlError {
     let what = format!("the agent tells nothing more about {}", deployment.id.short());
     let hint = format!("see: journalctl -u deployd; deployd-ctl status -a {}", deployment.app);
     CtlError::Answer(Box::new(ErrorBody::new(ErrorCode::AgentUnreachable, what, hint)))
+}
+
+/// How a stream of events ended.
+enum Read {
+    /// With what is waited for.
+    End(End),
+    Over,
+    /// Nothing came for long: a host that dies ends no stream.
+    Silence,
+}
+
+/// What comes next on a stream.
+enum Next {
+    Event(Box<Event>),
+    Over,
+    Silence,
 }
 
 /// What is followed.
@@ -96,10 +139,19 @@ struct Following<'f> {
 }
 
 impl Following<'_> {
-    async fn read_events(&mut self) -> Result<Option<End>, CtlError> {
+    async fn ask(&self) -> Result<Deployment, CtlError> {
+        ask(self.client, self.deployment).await
+    }
+
+    async fn read_events(&mut self) -> Result<Read, CtlError> {
         let stream = format!("{}/events?after={}", path(self.deployment), self.after);
-        let mut lines = self.client.lines(&stream).await?;
-        while let Some(event) = self.next_event(&mut lines).await? {
+        let mut lines = in_time(&stream, self.client.lines(&stream)).await?;
+        loop {
+            let event = match self.next_event(&mut lines).await? {
+                Next::Event(event) => event,
+                Next::Over => return Ok(Read::Over),
+                Next::Silence => return Ok(Read::Silence),
+            };
             if event.seq <= *self.after {
                 continue;
             }
@@ -108,34 +160,37 @@ impl Following<'_> {
             self.view.event(&event);
             match event.what {
                 What::Live { watched_until, .. } if self.until == WaitFor::Live => {
-                    return Ok(Some(End::Live { watched_until }));
+                    return Ok(Read::End(End::Live { watched_until }));
                 }
-                What::Finished { verdict, failure } => return Ok(Some(End::Finished { verdict, failure })),
+                What::Finished { verdict, failure } => {
+                    return Ok(Read::End(End::Finished { verdict, failure }));
+                }
                 _ => {}
             }
         }
-        Ok(None)
     }
 
     /// The next event that this version knows. The view ticks while nothing comes, and what a migration writes
     /// is shown as it comes.
-    async fn next_event(&mut self, lines: &mut Lines) -> Result<Option<Event>, CtlError> {
+    async fn next_event(&mut self, lines: &mut Lines) -> Result<Next, CtlError> {
         loop {
             let value: Option<serde_json::Value> = {
                 let next = lines.next();
-                tokio::pin!(next);
+                let silence = sleep(SILENCE);
+                tokio::pin!(next, silence);
                 loop {
                     tokio::select! {
                         line = &mut next => break line?,
                         text = self.migration.next() => self.view.output(&text),
+                        () = &mut silence => return Ok(Next::Silence),
                         () = self.view.tick() => {}
                     }
                 }
             };
-            let Some(value) = value else { return Ok(None) };
+            let Some(value) = value else { return Ok(Next::Over) };
             // Types that this version does not know are passed over.
             if let Ok(event) = serde_json::from_value(value) {
-                return Ok(Some(event));
+                return Ok(Next::Event(Box::new(event)));
             }
         }
     }
@@ -143,16 +198,28 @@ impl Following<'_> {
     /// A deployment that ended while we were away may have no events left to tell.
     async fn read_rest(&mut self, now: &Deployment) -> Result<Option<End>, CtlError> {
         match self.read_events().await {
-            Ok(Some(end)) => return Ok(Some(end)),
+            Ok(Read::End(end)) => return Ok(Some(end)),
             Err(error) if !error.is_absence() => return Err(error),
-            Ok(None) | Err(_) => {}
+            Ok(Read::Over | Read::Silence) | Err(_) => {}
         }
+        Ok(self.ended(now))
+    }
+
+    /// Whether a deployment that stands so is where the command waits for.
+    fn ended(&self, now: &Deployment) -> Option<End> {
         if let Some(verdict) = now.verdict {
-            return Ok(Some(End::Finished { verdict, failure: now.failure.clone() }));
+            return Some(End::Finished { verdict, failure: now.failure.clone() });
         }
         let live = now.live && self.until == WaitFor::Live;
-        Ok(live.then_some(End::Live { watched_until: now.watched_until }))
+        live.then_some(End::Live { watched_until: now.watched_until })
     }
+}
+
+/// A call that only reads, if it is answered in time.
+async fn in_time<T>(path: &str, call: impl Future<Output = Result<T, CtlError>>) -> Result<T, CtlError> {
+    timeout(ANSWER, call)
+        .await
+        .unwrap_or_else(|late| Err(CtlError::Lost { during: format!("GET {path}"), source: late.into() }))
 }
 
 /// The exit code of an end.

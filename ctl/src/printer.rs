@@ -106,6 +106,13 @@ impl Printer {
         }
     }
 
+    /// A question that waits for an answer: also with `-q`.
+    #[expect(clippy::unused_self, reason = "whoever prints has a printer")]
+    pub(crate) fn ask(&self, text: &str) {
+        let mut stderr = io::stderr();
+        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+    }
+
     /// The lines of a failure, also with `-q`, and the exit code.
     #[expect(clippy::unused_self, reason = "whoever prints has a printer")]
     pub(crate) fn fail(&self, lines: &[String], code: ExitCode) {

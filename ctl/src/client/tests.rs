@@ -313,7 +313,7 @@ fn an_identity_is_judged_before_any_call() {
     for (now, want) in [
         (day(0), None),
         (day(364), None),
-        (day(368), Some("your identity ops-1 expired 3 d ago")),
+        (day(369), Some("your identity ops-1 expired 3 d ago")),
         (day(-3), Some("your identity ops-1 is not valid yet")),
     ] {
         let told = identity.must_be_valid(now).err();

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -23,6 +24,12 @@ use crate::fleet::Address;
 
 /// How long a host may take to answer a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long what was sent may stay unheard before the connection is given up: a host that dies closes none.
+const UNHEARD: Duration = Duration::from_secs(20);
+/// A connection on which nothing comes is probed after so many seconds, and as often again.
+const PROBE_S: u32 = 5;
+/// How many probes may stay unheard.
+const PROBES: u32 = 3;
 /// How long an idle connection is trusted: shorter than the agent keeps one.
 const IDLE: Duration = Duration::from_secs(5);
 /// How long the reason of a refusal is waited for.
@@ -177,6 +184,7 @@ impl Remote {
         let connected = async {
             let stream = TcpStream::connect((self.address.host(), self.address.port())).await?;
             stream.set_nodelay(true)?;
+            watch(&stream)?;
             TlsConnector::from(self.tls.clone()).connect(name, stream).await
         };
         match tokio::time::timeout(CONNECT, connected).await {
@@ -191,6 +199,17 @@ impl Remote {
             }
         }
     }
+}
+
+/// Has the kernel notice that the other side is gone.
+fn watch(stream: &TcpStream) -> io::Result<()> {
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &PROBE_S)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &PROBE_S)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &PROBES)?;
+    let unheard = u32::try_from(UNHEARD.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(stream, sockopt::TcpUserTimeout, &unheard)?;
+    Ok(())
 }
 
 /// The same request, when sending it twice does nothing more than sending it once, and it has no body.

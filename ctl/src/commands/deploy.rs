@@ -22,10 +22,11 @@ use crate::table::Tone;
 const LEASE_POLL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Begins a deployment: repeated while the agent restarts (its id makes that safe) and while another
-/// deployment holds the lease.
+/// deployment holds the lease; `waits` is told of that.
 pub(crate) async fn begin<F>(
     context: &Context<'_>,
     wait: Option<&Wait>,
+    waits: impl Fn(),
     mut call: impl FnMut() -> F,
 ) -> Result<Deployment, CtlError>
 where
@@ -41,17 +42,22 @@ where
             {
                 if !std::mem::replace(&mut said, true) {
                     let up_to = wait.map(|w| w.lease_timeout.to_string()).unwrap_or_default();
-                    context.on_interrupt("stopped waiting; nothing was touched".to_owned());
                     context.printer.talk(&format!(
                         "{}. Waiting up to {up_to}; Ctrl-C to stop.",
                         body.message.trim_end_matches('.')
                     ));
                 }
+                waits();
                 tokio::time::sleep(LEASE_POLL).await;
             }
             outcome => return outcome,
         }
     }
+}
+
+/// What Ctrl-C says while the only host is waited for.
+pub(crate) fn say_waits(context: &Context<'_>) {
+    context.on_interrupt("stopped waiting; nothing was touched".to_owned());
 }
 
 /// Whether one release replaces another.
@@ -230,7 +236,7 @@ fn complete(
     board: &Board<'_>,
 ) -> ErrorBody {
     if verdict == Verdict::RolledBack && moves(deployment.kind) {
-        let serves = outcome::serves(&[(host.name.clone(), deployment.replaces)]);
+        let serves = outcome::serves(&[(host.name.clone(), deployment.replaces)], 1);
         body.message = format!("{}. {serves}.", body.message.trim_end_matches('.'));
     }
     let undone = board.view(0).undone();

@@ -6,7 +6,7 @@ use deployd_api::ids::AppName;
 use deployd_api::spec::Millis;
 use hyper::Method;
 
-use super::deploy::{begin, board_of, conclude};
+use super::deploy::{begin, board_of, conclude, say_waits};
 use super::{CTL, Context, Host, together};
 use crate::cli::{Wait, WaitFor};
 use crate::error::CtlError;
@@ -47,7 +47,7 @@ async fn one(context: &Context<'_>, verb: Verb, app: &AppName, host: &Host) -> R
     let request = OperateRequest { id: project::new_id()?, origin: project::origin() };
     let (method, path) = call_of(verb, app);
     let call = || host.client.call::<Deployment>(method.clone(), &path, &request);
-    let deployment = begin(context, None, call).await?;
+    let deployment = begin(context, None, || say_waits(context), call).await?;
     let wait = until_the_end();
     conclude(context, host, &deployment, &wait, &board_of(context, host, &deployment)).await
 }

@@ -134,7 +134,7 @@ fn render(
     lines.extend(refusals(answers));
     let away: Vec<String> = absent.iter().map(|(_, why)| why.message.clone()).collect();
     lines.extend(section("offline", &away));
-    lines.extend(section("token", &token(answers)));
+    lines.extend(section("token", &token(answers, absent)));
     lines
 }
 
@@ -221,16 +221,17 @@ fn refusals(answers: &Answers) -> Vec<String> {
     section("refused", &lines)
 }
 
-fn token(answers: &Answers) -> Vec<String> {
+fn token(answers: &Answers, absent: &[(String, ErrorBody)]) -> Vec<String> {
     let refusing: Vec<&str> =
         answers.asked.iter().filter(|a| a.answer.refused.is_some()).map(|a| a.host.name.as_str()).collect();
     let text = match refusing.as_slice() {
         [] => {
             let token = answers.token();
+            let without = if absent.is_empty() { "" } else { " --skip-offline" };
             // The command stays on one line, to be copied.
             return vec![
                 format!("{token}, valid while the hosts stay as they are:"),
-                format!("{CTL} push --plan {token}"),
+                format!("{CTL} push --plan {token}{without}"),
             ];
         }
         [one] => format!("none, since {one} refuses"),

@@ -89,7 +89,7 @@ async fn confirm(context: &Context<'_>, target: &Target) -> Result<(), CtlError>
             hint: "deployd-ctl push --yes".to_owned(),
         });
     }
-    context.printer.draw(&format!("{question} Push? [y/N] "));
+    context.printer.ask(&format!("{question} Push? [y/N] "));
     let read = || -> io::Result<String> {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line)?;
@@ -140,7 +140,7 @@ fn say_nothing(context: &Context<'_>, answers: &Answers, ending: &Ending) -> Res
     let label = answers.asked.first().and_then(|a| a.answer.from);
     if context.printer.is_json() {
         if context.is_fleet() {
-            context.printer.json(&report::nothing(app, label, ending, code))?;
+            context.printer.json(&report::nothing(app, Verb::Push, label, ending, code))?;
         } else {
             context.printer.json(&nothing(app, label)?)?;
         }
@@ -202,7 +202,7 @@ impl<'a> Pushing<'a> {
     ) -> Result<Self, CtlError> {
         let origin = project::origin();
         header::push(context, &target.project, &answers, &origin, goods.artifact.built.as_ref());
-        let Answers { asked, migrates, document, label } = answers;
+        let Answers { asked, migrates, document, label, .. } = answers;
         let hosts = asked.len();
         // A host that has the release has been migrated for, too.
         let migrated = asked.iter().any(|a| plan::is_live(&a.answer));

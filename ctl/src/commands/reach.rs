@@ -94,14 +94,30 @@ impl<'a> Reached<'a> {
         }
     }
 
+    /// Every host, also with `--host`.
+    pub(crate) fn all(&self) -> Result<Vec<Host>, CtlError> {
+        Ok(self.known()?.hosts.clone())
+    }
+
+    /// The hosts of a spec, also those that `--host` leaves out.
+    pub(crate) fn all_of(&self, selectors: &[Selector]) -> Result<Vec<Host>, CtlError> {
+        let known = self.known()?;
+        let Some(fleet) = &known.fleet else { return Ok(known.hosts.clone()) };
+        Ok(known.of(&Self::meant(fleet, selectors)?))
+    }
+
+    fn meant<'f>(fleet: &'f Fleet, selectors: &[Selector]) -> Result<Vec<&'f FleetHost>, CtlError> {
+        match selectors {
+            [] => fleet.without_a_word(),
+            _ => fleet.select(selectors),
+        }
+    }
+
     /// The hosts of a spec, narrowed by `--host`.
     pub(crate) fn hosts_of(&self, selectors: &[Selector]) -> Result<Vec<Host>, CtlError> {
         let known = self.known()?;
         let Some(fleet) = &known.fleet else { return Ok(known.hosts.clone()) };
-        let mut meant = match selectors {
-            [] => fleet.without_a_word()?,
-            _ => fleet.select(selectors)?,
-        };
+        let mut meant = Self::meant(fleet, selectors)?;
         if !self.global.only.is_empty() {
             let only = fleet.select(&self.global.only)?;
             meant.retain(|host| only.contains(host));

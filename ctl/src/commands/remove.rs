@@ -33,7 +33,7 @@ async fn confirm(context: &Context<'_>, app: &AppName, crew: &Crew) -> Result<()
             hint: "add --yes".to_owned(),
         });
     }
-    context.printer.draw(&format!("{app} will be taken off {hosts}. Type its name: "));
+    context.printer.ask(&format!("{app} will be taken off {hosts}. Type its name: "));
     let read = || -> io::Result<String> {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line)?;

@@ -5,7 +5,7 @@ use deployd_api::exit::ExitCode;
 use deployd_api::ids::AppName;
 use hyper::Method;
 
-use super::deploy::{begin, board_of, conclude, say_failed, say_json};
+use super::deploy::{begin, board_of, conclude, say_failed, say_json, say_waits};
 use super::{CTL, Context, Host, together};
 use crate::cli::{Rollback, WaitFor};
 use crate::error::CtlError;
@@ -35,7 +35,7 @@ async fn one(
     let request = RollbackRequest { id: project::new_id()?, to: args.to, origin: project::origin() };
     let path = format!("/apps/{app}/rollback");
     let call = || host.client.call::<Deployment>(Method::POST, &path, &request);
-    let deployment = begin(context, Some(&args.wait), call).await?;
+    let deployment = begin(context, Some(&args.wait), || say_waits(context), call).await?;
     // While a push is watched, going back means undoing it: the agent answers with that push.
     let undoes = deployment.kind == Kind::Push;
     let (to, from) = if undoes {

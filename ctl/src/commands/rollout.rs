@@ -3,8 +3,8 @@
 use deployd_api::deployment::{Deployment, PushRequest, Verdict};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::exit::ExitCode;
-use deployd_api::fleet::{Rollout, RolloutState};
-use deployd_api::ids::AppName;
+use deployd_api::fleet::{Rollout, RolloutHost, RolloutState};
+use deployd_api::ids::{AppName, HostName};
 use deployd_api::needs::Needs;
 use deployd_api::spec::Millis;
 use futures_util::FutureExt;
@@ -48,8 +48,9 @@ struct HostStatus<'s> {
 }
 
 async fn status(context: &Context<'_>, app: &AppName) -> Result<ExitCode, CtlError> {
-    let found = record::find(context, app).await?;
-    let outcomes: Vec<&Outcome> = found.hosts.iter().map(|(_, outcome, _)| outcome).collect();
+    let mut found = record::find(context, app).await?;
+    found.rollout.state = outcome::derived(found.rollout.state, &outcomes_of(&found));
+    let outcomes = outcomes_of(&found);
     let code = match outcome::exit(outcomes.iter().copied()) {
         // That it failed is what was asked: only hosts that do not answer leave the question open.
         ExitCode::Partial if outcomes.iter().any(|o| matches!(o, Outcome::Offline { .. })) => {
@@ -75,6 +76,10 @@ async fn status(context: &Context<'_>, app: &AppName) -> Result<ExitCode, CtlErr
         printer.last(&line)?;
     }
     Ok(code)
+}
+
+fn outcomes_of(found: &Found) -> Vec<&Outcome> {
+    found.hosts.iter().map(|(_, outcome, _)| outcome).collect()
 }
 
 fn headline(found: &Found) -> String {
@@ -120,6 +125,8 @@ fn in_words(outcome: &Outcome, deployment: Option<&Deployment>) -> (String, Tone
             (format!("live{}", until.unwrap_or_default()), Tone::Good)
         }
         Outcome::Committed | Outcome::Already => ("live, committed".to_owned(), Tone::Good),
+        Outcome::Replaced { by: Some(label) } => (format!("replaced by {label}"), Tone::Warn),
+        Outcome::Replaced { by: None } => ("replaced, no release is live".to_owned(), Tone::Warn),
         Outcome::TakenBack => ("taken back".to_owned(), Tone::Warn),
         Outcome::Failed { verdict: Verdict::Stuck, failure } => {
             (format!("stuck: {}", failure.message), Tone::Bad)
@@ -146,11 +153,35 @@ fn next(found: &Found) -> Vec<String> {
     vec![format!("next: {CTL} rollout resume -a {app}"), format!("undo: {CTL} rollout abort -a {app}")]
 }
 
+/// The rollout as it is once its leases are held: while they were waited for, another one may have gone on.
+async fn hold(context: &Context<'_>, found: &Found, patience: Millis) -> Result<Found, CtlError> {
+    let (app, label) = (&found.rollout.app, found.rollout.label);
+    let there = found.hosts.iter().filter(|(_, o, _)| !matches!(o, Outcome::Offline { .. }));
+    let mut hosts: Vec<Host> = there.filter_map(|(host, _, _)| host.clone()).collect();
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    lease::take(context, app, &hosts, &format!("push {label}"), patience).await?;
+    let mut now = record::find(context, app).await?;
+    if now.rollout.id != found.rollout.id {
+        let what = format!("another rollout of {app} began meanwhile: {}", now.rollout.label);
+        let hint = format!("{CTL} rollout status -a {app}");
+        return Err(CtlError::Answer(Box::new(ErrorBody::new(ErrorCode::WrongState, what, hint))));
+    }
+    for (part, (host, outcome, _)) in now.rollout.hosts.iter().zip(&mut now.hosts) {
+        let held = host.as_ref().is_some_and(|host| hosts.iter().any(|h| h.name == host.name));
+        if !held && !matches!(outcome, Outcome::Offline { .. }) {
+            let what = format!("{} did not answer when the leases were taken", part.host);
+            let hint = format!("{CTL} hosts check {}", part.host);
+            let failure = ErrorBody::new(ErrorCode::AgentUnreachable, what, hint);
+            *outcome = Outcome::Offline { failure };
+        }
+    }
+    Ok(now)
+}
+
 /// Takes the part of the ctl that is gone: the same hosts, under leases of its own.
-async fn take_over<'a>(
+fn take_over<'a>(
     context: &'a Context<'a>,
     found: &Found,
-    patience: Millis,
 ) -> Result<(Drive<'a>, Vec<(String, ErrorBody)>), CtlError> {
     let rollout = &found.rollout;
     let mut members = Vec::new();
@@ -166,9 +197,6 @@ async fn take_over<'a>(
             (None, _) => {}
         }
     }
-    let mut hosts: Vec<Host> = members.iter().map(|m| m.host.clone()).collect();
-    hosts.sort_by(|a, b| a.name.cmp(&b.name));
-    lease::take(context, &rollout.app, &hosts, &format!("push {}", rollout.label), patience).await?;
     let topic = Topic {
         app: rollout.app.clone(),
         verb: Verb::Push,
@@ -185,8 +213,9 @@ async fn take_over<'a>(
 async fn resume(context: &Context<'_>, app: &AppName, patience: Millis) -> Result<ExitCode, CtlError> {
     let found = record::find(context, app).await?;
     refuse_resume(&found)?;
-    let (drive, absent) = take_over(context, &found, patience).await?;
-    // While the lease was waited for, another one may have gone on.
+    let found = hold(context, &found, patience).await?;
+    refuse_resume(&found)?;
+    let (drive, absent) = take_over(context, &found)?;
     let mut rollout = found.rollout.clone();
     let left = drive.states().iter().filter(|s| !s.outcome.is_good()).count();
     let names: Vec<&str> = drive.members.iter().map(|m| m.host.name.as_str()).collect();
@@ -259,6 +288,10 @@ fn refuse_resume(found: &Found) -> Result<(), CtlError> {
         (_, None) if found.hosts.iter().any(|(_, o, _)| matches!(o, Outcome::TakenBack)) => {
             refuse(format!("hosts of the rollout of {app} {label} were taken back"), push)
         }
+        (_, None) if found.hosts.iter().any(|(_, o, _)| matches!(o, Outcome::Replaced { .. })) => refuse(
+            format!("hosts of the rollout of {app} {label} have another release since"),
+            format!("deployd-ctl status -a {app}"),
+        ),
         (RolloutState::Live | RolloutState::Failed, None) => refuse(
             format!("the rollout of {app} {label} is over"),
             format!("deployd-ctl rollout status -a {app}"),
@@ -269,8 +302,28 @@ fn refuse_resume(found: &Found) -> Result<(), CtlError> {
             ),
             push,
         ),
-        _ => Ok(()),
+        _ => match needed(&found.rollout, &outcomes_of(found)) {
+            Some(host) => refuse(
+                format!("{host} comes before the others, and does not answer; nothing was touched"),
+                format!(
+                    "when it is back: deployd-ctl rollout resume -a {app}; or take back what is live: \
+                     deployd-ctl rollout abort -a {app}"
+                ),
+            ),
+            None => Ok(()),
+        },
     }
+}
+
+/// The host that does not answer and without which no other may begin: the one that migrates, or one of an
+/// earlier wave than the next.
+fn needed<'r>(rollout: &'r Rollout, outcomes: &[&Outcome]) -> Option<&'r HostName> {
+    let hosts = || rollout.hosts.iter().zip(outcomes);
+    let due = hosts().filter(|(_, o)| matches!(o, Outcome::Queued | Outcome::Running));
+    let next = due.map(|(part, _)| part.wave).min()?;
+    let away = |part: &RolloutHost| part.wave < next || rollout.migrate_on.as_ref() == Some(&part.host);
+    let mut silent = hosts().filter(|(_, o)| matches!(o, Outcome::Offline { .. }));
+    silent.find(|(part, _)| away(part)).map(|(part, _)| &part.host)
 }
 
 fn is_begun(outcome: &Outcome) -> bool {
@@ -279,7 +332,8 @@ fn is_begun(outcome: &Outcome) -> bool {
 
 async fn abort(context: &Context<'_>, app: &AppName, patience: Millis) -> Result<ExitCode, CtlError> {
     let found = record::find(context, app).await?;
-    let (drive, absent) = take_over(context, &found, patience).await?;
+    let found = hold(context, &found, patience).await?;
+    let (drive, absent) = take_over(context, &found)?;
     let mut rollout = found.rollout.clone();
     let back = drive
         .states()
@@ -289,7 +343,9 @@ async fn abort(context: &Context<'_>, app: &AppName, patience: Millis) -> Result
     let label = rollout.label;
     context.printer.talk(&format!("{app} {label}: taking back {}", human::plural(back as u64, "host")));
     undo::take_back(&drive, &rollout).await;
-    rollout.state = RolloutState::Aborted;
+    // One that stays on it is a host to come back to.
+    let kept = drive.states().iter().any(|s| matches!(s.outcome, Outcome::Kept { .. }));
+    rollout.state = if kept { RolloutState::Failed } else { RolloutState::Aborted };
     drive.write_down(&rollout).await;
     context.release().await;
     report::aborted(&drive, &absent)

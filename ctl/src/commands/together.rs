@@ -60,19 +60,33 @@ async fn drive<'a>(
     at_once: usize,
     patience: Millis,
 ) -> Result<Drive<'a>, CtlError> {
-    let hosts: Vec<Host> = met.iter().map(|m| m.host.clone()).collect();
+    let hosts = hosts_of(&met);
     if topic.verb == Verb::Abort {
         lease::none(context, &topic.app)?;
     } else {
         lease::take(context, &topic.app, &hosts, topic.verb.word(), patience).await?;
     }
+    over(context, topic, met, at_once)
+}
+
+/// The same, when the leases are held.
+fn over<'a>(
+    context: &'a Context<'a>,
+    topic: Topic,
+    hosts: Vec<Met>,
+    at_once: usize,
+) -> Result<Drive<'a>, CtlError> {
     let waves = if at_once >= hosts.len() { vec![0; hosts.len()] } else { plan::waves(hosts.len(), at_once) };
     let member = |(met, wave): (Met, u32)| -> Result<Member, CtlError> {
         let (name, from) = (crew::name(&met.host.name)?, met.status.and_then(|s| s.live));
         Ok(Member { host: met.host, name, wave, from })
     };
-    let members = met.into_iter().zip(waves).map(member).collect::<Result<Vec<_>, _>>()?;
+    let members = hosts.into_iter().zip(waves).map(member).collect::<Result<Vec<_>, _>>()?;
     Ok(Drive::new(context, topic, members, context.leases()?))
+}
+
+fn hosts_of(met: &[Met]) -> Vec<Host> {
+    met.iter().map(|m| m.host.clone()).collect()
 }
 
 fn ending(absent: Vec<(String, ErrorBody)>, undo: Option<&'static str>) -> Ending {
@@ -112,7 +126,7 @@ fn names(drive: &Drive<'_>) -> String {
     listed(&drive.members.iter().map(|m| m.host.name.as_str()).collect::<Vec<_>>())
 }
 
-/// Hosts go back wave by wave, all to the same release.
+/// Hosts go back wave by wave, all to the same release, as far as they have it.
 pub(crate) async fn roll_back(
     context: &Context<'_>,
     app: &AppName,
@@ -120,35 +134,45 @@ pub(crate) async fn roll_back(
     args: &Rollback,
 ) -> Result<ExitCode, CtlError> {
     refuse_detached(&args.wait)?;
-    let (met, mut absent) = (crew.met, crew.absent);
-    let (going, staying) = choose(met, app, args.to).await?;
+    let hosts = hosts_of(&crew.met);
+    lease::take(context, app, &hosts, Verb::Rollback.word(), args.wait.lease_timeout).await?;
+    // While the leases were waited for, hosts may have moved.
+    let now = crew::meet(context, &hosts, app).await?.having();
+    let mut absent = crew.absent;
+    absent.extend(now.absent);
+    let (going, staying) = choose(now.met, app, args.to).await?;
     for (host, label, why) in &staying {
         context.printer.talk(&format!("{host} stays on {label}: {why}"));
     }
+    let there: Vec<String> = staying.iter().map(|(host, ..)| host.clone()).collect();
     // One that lacks the release is not where it was asked to be.
     absent.extend(
         staying.into_iter().filter(|(_, _, why)| why.lacks).map(|(host, _, why)| (host, why.body(app))),
     );
     if going.is_empty() {
-        return nothing_to_go_back(context, app, args, absent);
+        return nothing_to_go_back(context, app, args.to, ending(absent, None).with(there));
     }
     let count = going.len();
     let at_once = plan::at_once(share(context, app)?, count);
     let from = going.iter().filter_map(|m| m.status.as_ref()?.live).max();
     let topic = Topic { app: app.clone(), verb: Verb::Rollback, label: args.to, record: Kept::Nowhere };
     // The first wave is one host: where it goes, the others go.
-    let drive =
-        drive(context, topic, going, at_once.min(count.saturating_sub(1).max(1)), args.wait.lease_timeout)
-            .await?;
+    let watched: Vec<bool> = going.iter().map(is_watched).collect();
+    let drive = over(context, topic, going, at_once.min(count.saturating_sub(1).max(1)))?;
     let (to, from) = (words("to", args.to), words("from", from));
     context.printer.talk(&format!("{app} back{from}{to} -> {}", names(&drive)));
     let target = Cell::new(args.to);
     let ids = (0..count).map(|_| project::new_id()).collect::<Result<Vec<_>, _>>()?;
     let path = format!("/apps/{app}/rollback");
-    let (target, path) = (&target, &path);
+    let (target, path, watched) = (&target, &path, &watched);
     let call = |index: usize, client: Client| {
-        let request = RollbackRequest { id: ids[index].clone(), to: target.get(), origin: project::origin() };
+        let id = ids[index].clone();
         async move {
+            let to = match (args.to, target.get()) {
+                (None, Some(first)) => way(first, watched[index], keeps(&client, app, first).await?),
+                (to, _) => to,
+            };
+            let request = RollbackRequest { id, to, origin: project::origin() };
             let deployment = client.call::<Deployment>(Method::POST, path, &request).await?;
             let went = if deployment.kind == Kind::Push { deployment.replaces } else { deployment.label };
             target.set(target.get().or(went));
@@ -158,7 +182,21 @@ pub(crate) async fn roll_back(
     };
     drive.run(&call, &args.wait).await?;
     context.release().await;
-    report::end(&drive, &ending(absent, None)).await
+    let undone = drive.states().iter().any(|s| s.deployment.as_ref().is_some_and(|d| d.kind == Kind::Push));
+    let undo = if undone { "push DIR" } else { "rollback" };
+    report::end(&drive, &ending(absent, Some(undo))).await
+}
+
+/// Whether a push is watched there: going back means undoing it.
+fn is_watched(met: &Met) -> bool {
+    let running = met.status.as_ref().and_then(|s| s.deployment.as_ref());
+    running.is_some_and(|d| d.kind == Kind::Push)
+}
+
+/// Where a host goes, when the first one went there and nobody named a release: the same way, if it can, else
+/// to what its own push replaced. To name another release than that would commit a push that is watched.
+fn way(first: Label, is_watched: bool, keeps: bool) -> Option<Label> {
+    (keeps && !is_watched).then_some(first)
 }
 
 fn words(word: &str, label: Option<Label>) -> String {
@@ -233,33 +271,36 @@ async fn choose(
 
 /// The hosts that keep a release.
 async fn having(met: &[Met], app: &AppName, label: Label) -> Result<Vec<String>, CtlError> {
-    let hosts: Vec<Host> = met.iter().map(|m| m.host.clone()).collect();
-    let path = format!("/apps/{app}/releases");
-    let path = &path;
-    let answers =
-        fanout::ask(&hosts, |client| async move { client.get::<Vec<ReleaseRow>>(path).await }).await;
+    let ask = |client: Client| async move { keeps(&client, app, label).await };
     let mut names = Vec::new();
-    for (host, rows) in answers {
-        let keeps = |row: &ReleaseRow| {
-            row.label == label && matches!(row.state, ReleaseState::Kept | ReleaseState::Live)
-        };
-        if rows?.iter().any(keeps) {
+    for (host, keeps) in fanout::ask(&hosts_of(met), ask).await {
+        if keeps? {
             names.push(host.name);
         }
     }
     Ok(names)
 }
 
+/// Whether a host can go back to a release.
+async fn keeps(client: &Client, app: &AppName, label: Label) -> Result<bool, CtlError> {
+    let rows: Vec<ReleaseRow> = client.get(&format!("/apps/{app}/releases")).await?;
+    let is_kept = |row: &ReleaseRow| matches!(row.state, ReleaseState::Kept | ReleaseState::Live);
+    Ok(rows.iter().any(|row| row.label == label && is_kept(row)))
+}
+
 fn nothing_to_go_back(
     context: &Context<'_>,
     app: &AppName,
-    args: &Rollback,
-    absent: Vec<(String, ErrorBody)>,
+    to: Option<Label>,
+    ending: Ending,
 ) -> Result<ExitCode, CtlError> {
-    if let Some((_, body)) = absent.into_iter().next() {
+    if context.printer.is_json() && ending.absent.is_empty() {
+        context.printer.json(&report::nothing(app, Verb::Rollback, to, &ending, ExitCode::Ok))?;
+    }
+    if let Some((_, body)) = ending.absent.into_iter().next() {
         return Err(CtlError::Answer(Box::new(body)));
     }
-    let label = args.to.map(|l| l.to_string()).unwrap_or_default();
+    let label = to.map(|l| l.to_string()).unwrap_or_default();
     context.printer.last(&format!("{app} {label} is live on all hosts already, nothing to change."))?;
     Ok(ExitCode::Ok)
 }
@@ -286,4 +327,19 @@ pub(crate) async fn abort(
     };
     drive.run(&call, &until_the_end()).await?;
     report::end(&drive, &ending(absent, None)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_goes_where_the_first_went_if_it_can() {
+        let first = Label::new(1).unwrap();
+        for (is_watched, keeps, want) in
+            [(false, true, Some(first)), (false, false, None), (true, true, None), (true, false, None)]
+        {
+            assert_eq!(way(first, is_watched, keeps), want);
+        }
+    }
 }

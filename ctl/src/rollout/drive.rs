@@ -4,9 +4,10 @@
 
 use std::cell::{Ref, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use deployd_api::deployment::{Deployment, Kind, Verdict};
-use deployd_api::error::ErrorBody;
+use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, HostName, Label};
 use futures_util::future::LocalBoxFuture;
 
@@ -14,7 +15,7 @@ use super::lease::Leases;
 use super::outcome::{self, Outcome, listed};
 use super::{crew, record, undo};
 use crate::cli::{Wait, WaitFor};
-use crate::client::Client;
+use crate::client::{BackOff, Client};
 use crate::commands::deploy::{begin, is_nothing, moves};
 use crate::commands::{CTL, Context, Host};
 use crate::error::CtlError;
@@ -87,6 +88,18 @@ pub(crate) enum Kept {
     Recorded,
     Nowhere,
 }
+
+/// What a host that does not answer means when hosts that are live are looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    /// Nothing yet: it is looked at again.
+    Waits,
+    /// That nothing is known of it.
+    Counts,
+}
+
+/// How long an agent that restarts may be away in the last look at all hosts.
+const RESTART: Duration = Duration::from_secs(6);
 
 /// Begins the deployment of the member of this place.
 pub(crate) type Call<'c> = dyn Fn(usize, Client) -> LocalBoxFuture<'c, Result<Deployment, CtlError>> + 'c;
@@ -169,6 +182,12 @@ impl<'a> Drive<'a> {
         self.states.borrow_mut()[index].deployment = Some(deployment.clone());
     }
 
+    /// The event up to which this deployment of a host was followed.
+    pub(crate) fn seen(&self, index: usize, deployment: &Deployment) -> u64 {
+        let state = &self.states.borrow()[index];
+        if state.deployment.as_ref().is_some_and(|known| known.id == deployment.id) { state.after } else { 0 }
+    }
+
     /// Whether a host ended otherwise than asked.
     pub(crate) fn has_failed(&self) -> bool {
         self.states.borrow().iter().any(|s| s.outcome.is_end())
@@ -190,7 +209,7 @@ impl<'a> Drive<'a> {
         let last = self.members.iter().map(|m| m.wave).max().unwrap_or(0);
         for wave in 0..=last {
             if wave > 0 {
-                self.look_again(wave).await;
+                self.look_again(wave, Absent::Waits).await;
             }
             if self.has_failed() {
                 return;
@@ -202,8 +221,8 @@ impl<'a> Drive<'a> {
             crew::all(work).await;
         }
         // What is said at the end is true of those that were live first, too.
-        if !self.has_failed() {
-            self.look_again(last).await;
+        if !self.has_failed() && self.members.len() > 1 {
+            self.look_again(last + 1, Absent::Counts).await;
         }
         if wait.until == WaitFor::Committed && !self.has_failed() {
             crew::all((0..self.members.len()).map(|index| self.see_commit(index))).await;
@@ -215,26 +234,50 @@ impl<'a> Drive<'a> {
     }
 
     /// Hosts of earlier waves may have gone back by themselves meanwhile: they are watched.
-    async fn look_again(&self, before: u32) {
+    async fn look_again(&self, before: u32, absent: Absent) {
         let watched = |index: &usize| {
             let state = &self.states.borrow()[*index];
             self.members[*index].wave < before && matches!(state.outcome, Outcome::Live { .. })
         };
         crew::all((0..self.members.len()).filter(watched).map(|index| async move {
             let Some(known) = self.states.borrow()[index].deployment.clone() else { return };
-            // One that does not answer now was live, and is not told otherwise.
-            let Ok(now) = self.client(index).get::<Deployment>(&follow::path(&known)).await else { return };
-            if let Some(verdict) = now.verdict {
-                self.end(index, End::Finished { verdict, failure: now.failure.clone() }, &now);
+            match self.look(index, &known, absent).await {
+                Ok(now) => {
+                    if let Some(verdict) = now.verdict {
+                        self.end(index, End::Finished { verdict, failure: now.failure.clone() }, &now);
+                    }
+                }
+                Err(error) if error.is_absence() && absent == Absent::Counts => self.lose(index, &error),
+                // It was live, and is not told otherwise.
+                Err(_) => {}
             }
         }))
         .await;
     }
 
+    /// A deployment as its host has it now.
+    async fn look(&self, index: usize, known: &Deployment, absent: Absent) -> Result<Deployment, CtlError> {
+        let mut back_off = BackOff::lasting(match absent {
+            Absent::Waits => Duration::ZERO,
+            Absent::Counts => RESTART,
+        });
+        loop {
+            match follow::ask(&self.client(index), known).await {
+                Err(error) if error.is_absence() && back_off.wait().await => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// One host, from the call to where the next may begin.
     async fn one(&self, index: usize, call: &Call<'_>, until: WaitFor, wait: &Wait) {
-        self.set(index, Outcome::Running);
-        let outcome = begin(self.context, Some(wait), || call(index, self.client(index))).await;
+        let begins = || {
+            self.set(index, Outcome::Running);
+            self.leased(index, |client| call(index, client))
+        };
+        // While it waits there, nothing goes on.
+        let waits = || self.set(index, Outcome::Queued);
+        let outcome = begin(self.context, Some(wait), waits, begins).await;
         match outcome {
             Ok(deployment) => {
                 self.began(index, &deployment);
@@ -255,6 +298,25 @@ impl<'a> Drive<'a> {
                 self.follow(index, &deployment, until).await;
             }
             Err(error) => self.refuse(index, &error),
+        }
+    }
+
+    /// A call under the lease. One that ran out and that nobody else had is taken again, once.
+    pub(crate) async fn leased<F>(
+        &self,
+        index: usize,
+        call: impl Fn(Client) -> F,
+    ) -> Result<Deployment, CtlError>
+    where
+        F: Future<Output = Result<Deployment, CtlError>>,
+    {
+        match call(self.client(index)).await {
+            Err(CtlError::Answer(body)) if body.code == ErrorCode::LeaseLost => {
+                let again = self.leases.again(&self.members[index].host).await;
+                again.map_err(|gone| CtlError::Answer(Box::new(gone)))?;
+                call(self.client(index)).await
+            }
+            outcome => outcome,
         }
     }
 
@@ -332,6 +394,19 @@ impl<'a> Drive<'a> {
         self.topic.label.or_else(first)
     }
 
+    /// The releases that hosts moved to: going back may lead to several.
+    pub(crate) fn labels(&self) -> Vec<Label> {
+        if let Some(label) = self.topic.label {
+            return vec![label];
+        }
+        let states = self.states.borrow();
+        let mut labels: Vec<Label> =
+            states.iter().filter_map(|s| self.target(s.deployment.as_ref()?)).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
+    }
+
     /// What a host is when it has what was asked for.
     fn done(&self, deployment: &Deployment) -> String {
         let label = || self.target(deployment).map(|l| l.to_string()).unwrap_or_default();
@@ -385,6 +460,9 @@ impl<'a> Drive<'a> {
     fn picture(&self) -> String {
         let (app, verb) = (&self.topic.app, self.topic.verb.word());
         if let [only] = self.members.as_slice() {
+            if matches!(self.states.borrow()[0].outcome, Outcome::Queued) {
+                return "stopped; nothing was touched".to_owned();
+            }
             let host = &only.host.name;
             return format!(
                 "detached from {verb} of {app}; {host} goes on\nsee:  {CTL} status -a {app}\nundo: {CTL} abort -a {app}"

@@ -117,11 +117,20 @@ impl Leases {
         }
     }
 
+    /// Takes the lease on a host again that says it is not held. It is ours as long as nobody else had it.
+    pub(crate) async fn again(&self, host: &Host) -> Result<(), ErrorBody> {
+        let _round = self.shared.round.lock().await;
+        let held = self.shared.held().get(&host.name).cloned();
+        let Some(held) = held else { return Err(gone(&host.name, "it is not held any more")) };
+        renew_one(&self.shared, &host.name, &held).await.map_or(Ok(()), Err)
+    }
+
     /// Gives all back, as far as hosts hear it.
     pub(crate) async fn release(&self) {
         let all = async {
-            let _round = self.shared.round.lock().await;
+            // First, since a round waits for hosts that are silent.
             self.renewal.abort();
+            let _round = self.shared.round.lock().await;
             let held = std::mem::take(&mut *self.shared.held());
             join_all(held.values().map(|held| self.shared.give_back(&held.client))).await;
         };

@@ -30,6 +30,8 @@ pub(crate) enum Outcome {
     Failed { verdict: Verdict, failure: ErrorBody },
     /// It was live, and went back because of another host or a person.
     TakenBack,
+    /// It had what was asked for, and has something else since.
+    Replaced { by: Option<Label> },
     /// It was live, should have gone back, and did not.
     Kept { failure: ErrorBody },
     /// It went away in the middle: what became of it is not known.
@@ -70,9 +72,12 @@ impl Outcome {
             Self::Unknown { .. } | Self::Offline { .. } | Self::Kept { .. } | Self::Running => {
                 ExitCode::Partial
             }
-            Self::Queued | Self::Already | Self::Live { .. } | Self::Committed | Self::TakenBack => {
-                ExitCode::Ok
-            }
+            Self::Queued
+            | Self::Already
+            | Self::Live { .. }
+            | Self::Committed
+            | Self::TakenBack
+            | Self::Replaced { .. } => ExitCode::Ok,
         }
     }
 }
@@ -138,6 +143,37 @@ pub(crate) fn standing(deployment: Option<&Deployment>, undo: Option<&Deployment
     }
 }
 
+/// The same, with what is live on the host now. While a deployment runs, nothing else can replace it.
+pub(crate) fn unless_replaced(outcome: Outcome, label: Label, live: Option<Label>) -> Outcome {
+    match outcome {
+        Outcome::Committed if live != Some(label) => Outcome::Replaced { by: live },
+        other => other,
+    }
+}
+
+/// What the hosts say of a rollout that nobody wrote the end of: its ctl may be gone, or have let go.
+pub(crate) fn derived(written: RolloutState, outcomes: &[&Outcome]) -> RolloutState {
+    let open = matches!(written, RolloutState::Sending | RolloutState::Running);
+    if !open || outcomes.iter().any(|o| matches!(o, Outcome::Offline { .. })) {
+        return written;
+    }
+    match state(outcomes) {
+        RolloutState::Running => written,
+        ended => ended,
+    }
+}
+
+/// The exit code of a rollout that was taken back: hosts that failed by themselves are as asked for.
+pub(crate) fn exit_of_abort(outcomes: &[&Outcome]) -> ExitCode {
+    let left =
+        |o: &&Outcome| matches!(o, Outcome::Kept { .. } | Outcome::Offline { .. } | Outcome::Unknown { .. });
+    match exit(outcomes.iter().copied()) {
+        ExitCode::Stuck => ExitCode::Stuck,
+        _ if outcomes.iter().any(left) => ExitCode::Partial,
+        _ => ExitCode::Ok,
+    }
+}
+
 /// The failure of a deployment that has one, in any case.
 pub(crate) fn why(deployment: &Deployment, verdict: Verdict) -> ErrorBody {
     deployment.failure.clone().unwrap_or_else(|| {
@@ -147,8 +183,11 @@ pub(crate) fn why(deployment: &Deployment, verdict: Verdict) -> ErrorBody {
     })
 }
 
-/// What serves on the hosts, each with its release: `v43 serves on 3 of 3 hosts`.
-pub(crate) fn serves(hosts: &[(String, Option<Label>)]) -> String {
+/// What serves on the hosts that are known, each with its release: `v43 serves on 3 of 3 hosts`.
+pub(crate) fn serves(hosts: &[(String, Option<Label>)], all: usize) -> String {
+    if hosts.is_empty() {
+        return "What serves is not known".to_owned();
+    }
     let mut groups: Vec<(Option<Label>, Vec<&str>)> = Vec::new();
     for (host, label) in hosts {
         match groups.iter_mut().find(|(known, _)| known == label) {
@@ -160,8 +199,8 @@ pub(crate) fn serves(hosts: &[(String, Option<Label>)]) -> String {
     let who = |label: &Option<Label>| label.map_or("nothing".to_owned(), |l| l.to_string());
     if let [(label, names)] = groups.as_slice() {
         let place = match names.as_slice() {
-            [only] => (*only).to_owned(),
-            _ => format!("{} of {} hosts", names.len(), hosts.len()),
+            [only] if all == 1 => (*only).to_owned(),
+            _ => format!("{} of {} hosts", names.len(), all),
         };
         return sentence(&format!("{} serves on {place}", who(label)));
     }
@@ -261,11 +300,60 @@ mod tests {
     }
 
     #[test]
+    fn what_is_live_now_counts() {
+        let (v2, v3) = (Label::new(2).unwrap(), Label::new(3));
+        let now = |outcome, live| unless_replaced(outcome, v2, live);
+        assert!(matches!(now(Outcome::Committed, Some(v2)), Outcome::Committed));
+        assert!(matches!(now(Outcome::Committed, v3), Outcome::Replaced { by } if by == v3));
+        assert!(matches!(now(Outcome::Committed, None), Outcome::Replaced { by: None }));
+        assert!(matches!(now(live(), v3), Outcome::Live { .. }));
+        assert!(matches!(now(Outcome::Queued, v3), Outcome::Queued));
+    }
+
+    #[test]
+    fn a_rollout_is_what_its_hosts_are() {
+        use RolloutState::{Aborted, Failed, Live, Running, Sending};
+        let bad = || failed(Verdict::RolledBack, ErrorCode::CheckFailed);
+        let offline = || Outcome::Offline { failure: body(ErrorCode::AgentUnreachable) };
+        for (written, outcomes, want) in [
+            (Running, vec![live(), Outcome::Committed], Live),
+            (Sending, vec![Outcome::Queued], Sending),
+            (Running, vec![live(), Outcome::Queued], Running),
+            (Running, vec![live(), offline()], Running),
+            (Running, vec![live(), bad()], Failed),
+            (Aborted, vec![live()], Aborted),
+        ] {
+            assert_eq!(derived(written, &outcomes.iter().collect::<Vec<_>>()), want, "{outcomes:?}");
+        }
+    }
+
+    #[test]
+    fn an_abort_is_whole_when_no_host_is_left() {
+        let bad = || failed(Verdict::RolledBack, ErrorCode::CheckFailed);
+        let stuck = || failed(Verdict::Stuck, ErrorCode::Stuck);
+        let offline = || Outcome::Offline { failure: body(ErrorCode::AgentUnreachable) };
+        let kept = || Outcome::Kept { failure: body(ErrorCode::WrongState) };
+        for (outcomes, want) in [
+            (vec![Outcome::TakenBack, bad(), Outcome::Queued], ExitCode::Ok),
+            (vec![Outcome::TakenBack, Outcome::Replaced { by: None }], ExitCode::Ok),
+            (vec![Outcome::TakenBack, offline()], ExitCode::Partial),
+            (vec![Outcome::TakenBack, kept()], ExitCode::Partial),
+            (vec![offline(), stuck()], ExitCode::Stuck),
+        ] {
+            assert_eq!(exit_of_abort(&outcomes.iter().collect::<Vec<_>>()), want, "{outcomes:?}");
+        }
+    }
+
+    #[test]
     fn what_serves_is_said_once() {
         let on = |list: &[(&str, Option<u32>)]| {
             let label = |n: &Option<u32>| n.and_then(Label::new);
-            serves(&list.iter().map(|(h, n)| ((*h).to_owned(), label(n))).collect::<Vec<_>>())
+            let hosts: Vec<_> = list.iter().map(|(h, n)| ((*h).to_owned(), label(n))).collect();
+            serves(&hosts, hosts.len())
         };
+        let one = [("a".to_owned(), Label::new(3))];
+        assert_eq!(serves(&one, 3), "v3 serves on 1 of 3 hosts");
+        assert_eq!(serves(&[], 2), "What serves is not known");
         assert_eq!(on(&[("web1", Some(3))]), "v3 serves on web1");
         assert_eq!(on(&[("a", Some(3)), ("b", Some(3))]), "v3 serves on 2 of 2 hosts");
         assert_eq!(on(&[("a", Some(4)), ("b", Some(3)), ("c", Some(3))]), "v4 serves on a, v3 on b c");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deployd_api::deployment::{Migrate, PlanAnswer};
+use deployd_api::fleet::OnFailure;
 use deployd_api::ids::{Digest, Label, ProcessName};
 use deployd_api::spec::{Share, Spec, Strategy};
 
@@ -114,15 +115,25 @@ pub(crate) struct Seen {
     pub(crate) host: String,
     pub(crate) state: Option<Digest>,
     pub(crate) strategy: Strategy,
+    pub(crate) processes: Option<Vec<ProcessName>>,
+    pub(crate) migrate: Migrate,
+}
+
+/// How hosts go one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) max_unavailable: Share,
+    pub(crate) on_failure: OnFailure,
 }
 
 /// The token of a plan: the same as long as the hosts, their state, the release and the way stay the same.
-pub(crate) fn token(release: Digest, seen: &[Seen]) -> String {
+pub(crate) fn token(release: Digest, terms: Terms, seen: &[Seen]) -> String {
     let mut lines: Vec<String> = seen
         .iter()
         .map(|s| {
             let state = s.state.map(|d| d.to_string()).unwrap_or_default();
-            format!("{}\0{state}\0{release}\0{:?}\n", s.host, s.strategy)
+            let own = (s.strategy, &s.processes, s.migrate);
+            format!("{}\0{state}\0{release}\0{own:?}\0{terms:?}\n", s.host)
         })
         .collect();
     lines.sort();
@@ -228,18 +239,32 @@ mod tests {
             host: host.to_owned(),
             state: Some(Digest::of(state)),
             strategy: Strategy::Rolling,
+            processes: None,
+            migrate: Migrate::Elsewhere,
         };
+        let terms = Terms { max_unavailable: Share::DEFAULT, on_failure: OnFailure::Rollback };
+        let token = |release, seen: &[Seen]| super::token(release, terms, seen);
         let release = Digest::of(b"r");
         let one = token(release, &[seen("a", b"1"), seen("b", b"2")]);
         assert!(one.starts_with("p-") && one.len() == 10, "{one}");
         assert_eq!(one, token(release, &[seen("b", b"2"), seen("a", b"1")]));
         let mut other = seen("b", b"2");
         other.strategy = Strategy::Immediate;
+        let (mut placed, mut migrating) = (seen("b", b"2"), seen("b", b"2"));
+        placed.processes = Some(vec!["web".parse().unwrap()]);
+        migrating.migrate = Migrate::Here;
+        let both = [seen("a", b"1"), seen("b", b"2")];
+        let slower = Terms { max_unavailable: Share::Count(1), ..terms };
+        let held = Terms { on_failure: OnFailure::Hold, ..terms };
         for changed in [
             token(release, &[seen("a", b"1"), seen("b", b"3")]),
             token(release, &[seen("a", b"1")]),
             token(Digest::of(b"s"), &[seen("a", b"1"), seen("b", b"2")]),
             token(release, &[seen("a", b"1"), other]),
+            token(release, &[seen("a", b"1"), placed]),
+            token(release, &[seen("a", b"1"), migrating]),
+            super::token(release, slower, &both),
+            super::token(release, held, &both),
         ] {
             assert_ne!(one, changed);
         }

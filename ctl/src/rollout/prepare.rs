@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use deployd_api::deployment::{PlanAnswer, PlanRequest};
+use deployd_api::deployment::{Migrate, PlanAnswer, PlanRequest};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Label, ProcessName};
 use deployd_api::manifest::Manifest;
@@ -13,10 +13,11 @@ use hyper::Method;
 
 use super::crew::{self, Crew};
 use super::outcome::listed;
-use super::plan::{self, Placed, Seen};
+use super::plan::{self, Placed, Seen, Terms};
 use crate::artifact;
 use crate::build::{self, Artifact, Building};
 use crate::cli::Plan;
+use crate::client::Client;
 use crate::commands::{Context, Host};
 use crate::error::CtlError;
 use crate::needs;
@@ -27,6 +28,8 @@ use crate::project;
 pub(crate) struct Target {
     pub(crate) project: Project,
     pub(crate) placed: Vec<(Host, Placed)>,
+    /// Hosts of the app that `--host` leaves out.
+    pub(crate) others: Vec<(Host, Placed)>,
 }
 
 /// What is pushed.
@@ -52,6 +55,7 @@ pub(crate) struct Answers {
     /// Which of them would migrate.
     pub(crate) migrates: Option<usize>,
     pub(crate) document: ReleaseDocument,
+    pub(crate) terms: Terms,
     pub(crate) label: Label,
 }
 
@@ -62,12 +66,15 @@ impl Answers {
     }
 
     pub(crate) fn token(&self) -> String {
-        let seen = |a: &Asked| Seen {
+        let seen = |(index, a): (usize, &Asked)| Seen {
+            processes: a.placed.processes.clone(),
+            migrate: plan::migrate(&self.document.spec, self.migrates, index),
             host: a.host.name.clone(),
             state: a.answer.state,
             strategy: a.answer.strategy,
         };
-        plan::token(self.document.digest(), &self.asked.iter().map(seen).collect::<Vec<_>>())
+        let seen: Vec<Seen> = self.asked.iter().enumerate().map(seen).collect();
+        plan::token(self.document.digest(), self.terms, &seen)
     }
 
     /// Why it is refused, by all hosts that refuse; what they say alike is said once.
@@ -85,7 +92,7 @@ impl Answers {
         let names: Vec<&str> = refusing.iter().map(|(host, _)| *host).collect();
         let count = format!("{} of {} hosts", names.len(), self.asked.len());
         let what = format!("{app} is refused by {count}; nothing was touched");
-        let mut body = ErrorBody::new(first.code, what, "");
+        let mut body = ErrorBody::new(first.code, what, &first.hint);
         let mut hints: Vec<&str> = Vec::new();
         for (text, hosts, refused) in refusals(&self.asked) {
             body = body.cause("refused", format!("{}: {text}", listed(&hosts)));
@@ -141,12 +148,14 @@ pub(crate) fn target(context: &Context<'_>) -> Result<Target, CtlError> {
     let project = project::read_project(context.global)?;
     if !context.is_fleet() {
         let place = |host: Host| (host.clone(), Placed { host: host.name, processes: None });
-        return Ok(Target { placed: context.hosts()?.into_iter().map(place).collect(), project });
+        let placed = context.hosts()?.into_iter().map(place).collect();
+        return Ok(Target { placed, others: Vec::new(), project });
     }
-    let hosts = context.hosts_of(&project.hosts)?;
+    // Where a process runs is a question of the whole app, whatever is pushed to now.
+    let hosts = context.reached.all_of(&project.hosts)?;
     let mut chosen: BTreeMap<ProcessName, Vec<String>> = BTreeMap::new();
     for (name, process) in project.spec.processes.iter().filter(|(_, p)| !p.hosts.is_empty()) {
-        let own = context.hosts_of(&process.hosts)?;
+        let own = context.reached.all_of(&process.hosts)?;
         chosen.insert(name.clone(), own.into_iter().map(|host| host.name).collect());
     }
     let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
@@ -154,7 +163,12 @@ pub(crate) fn target(context: &Context<'_>) -> Result<Target, CtlError> {
         message: e.to_string(),
         hint: "compare hosts of the spec and of [processes.*] with fleet.toml".to_owned(),
     })?;
-    Ok(Target { placed: hosts.into_iter().zip(placed).collect(), project })
+    let now = context.hosts_of(&project.hosts)?;
+    let (placed, others) = hosts
+        .into_iter()
+        .zip(placed)
+        .partition(|(host, _): &(Host, Placed)| now.iter().any(|other| other.name == host.name));
+    Ok(Target { project, placed, others })
 }
 
 /// Which hosts are there. Hosts that are not stop it, unless they may be left out.
@@ -214,24 +228,30 @@ pub(crate) async fn ask(
     target: &Target,
     goods: &Goods,
     strategy: Option<Strategy>,
-    client_of: impl Fn(&Host) -> crate::client::Client,
+    client_of: impl Fn(&Host) -> Client,
 ) -> Result<Answers, CtlError> {
     let spec = &target.project.spec;
     let path = format!("/apps/{}/plan", spec.app);
     let places: Vec<Placed> = target.placed.iter().map(|(_, placed)| placed.clone()).collect();
     let migrates = plan::migrates(spec, &places);
-    let calls = target.placed.iter().enumerate().map(|(index, (host, placed))| {
+    let call = |client: Client, placed: &Placed, migrate: Migrate| {
         let request = PlanRequest {
             manifest: goods.manifest.clone(),
             spec: spec.clone(),
             strategy,
             processes: placed.processes.clone(),
-            migrate: plan::migrate(spec, migrates, index),
+            migrate,
             needs: goods.needs.clone(),
         };
-        let (client, path) = (client_of(host), &path);
+        let path = &path;
         async move { client.call::<PlanAnswer>(Method::POST, path, &request).await }
-    });
+    };
+    let own = target.placed.iter().enumerate();
+    let calls = own
+        .map(|(index, (host, placed))| call(client_of(host), placed, plan::migrate(spec, migrates, index)));
+    // The label is nobody else's on them either, as far as they answer.
+    let others =
+        target.others.iter().map(|(host, placed)| call(host.client.clone(), placed, Migrate::Elsewhere));
     let mut asked = Vec::new();
     for ((host, placed), answer) in target.placed.iter().zip(crew::all(calls).await) {
         let answer = answer.map_err(|error| match error {
@@ -242,12 +262,15 @@ pub(crate) async fn ask(
         })?;
         asked.push(Asked { host: host.clone(), placed: placed.clone(), answer });
     }
-    let label = plan::label(&asked.iter().map(|a| &a.answer).collect::<Vec<_>>());
+    let others: Vec<PlanAnswer> = crew::all(others).await.into_iter().flatten().collect();
+    let label = plan::label(&asked.iter().map(|a| &a.answer).chain(&others).collect::<Vec<_>>());
     let mut document = ReleaseDocument::new(goods.manifest.digest(), spec.clone());
     if let Some(first) = asked.first() {
         document.secrets = first.answer.secrets.clone();
     }
-    let answers = Answers { asked, migrates, document, label };
+    let terms =
+        Terms { max_unavailable: target.project.max_unavailable, on_failure: target.project.on_failure };
+    let answers = Answers { asked, migrates, document, terms, label };
     match answers.secrets_differ() {
         Some(body) => Err(CtlError::Answer(Box::new(body))),
         None => Ok(answers),

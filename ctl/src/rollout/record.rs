@@ -3,12 +3,13 @@
 use deployd_api::deployment::Deployment;
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::fleet::Rollout;
-use deployd_api::ids::{AppName, DeploymentId};
+use deployd_api::ids::{AppName, DeploymentId, Label};
+use deployd_api::status::AppStatus;
 use hyper::Method;
 
 use super::crew;
 use super::lease::Leases;
-use super::outcome::{Outcome, standing};
+use super::outcome::{Outcome, standing, unless_replaced};
 use crate::client::Client;
 use crate::commands::{Context, Host};
 use crate::error::CtlError;
@@ -54,17 +55,20 @@ pub(crate) async fn find(context: &Context<'_>, app: &AppName) -> Result<Found, 
             None => CtlError::Answer(Box::new(unknown(app))),
         });
     };
-    let all = context.hosts()?;
+    // `--host` narrows what is asked, not what the rollout is.
+    let all = context.reached.all()?;
     let calls = rollout.hosts.iter().map(|member| {
         let host = all.iter().find(|h| crew::name(&h.name).is_ok_and(|name| name == member.host)).cloned();
         let (own, undo) = (rollout.deployment(&member.host), rollout.undo(&member.host));
-        async move { stands(app, host, &own, &undo).await }
+        let label = rollout.label;
+        async move { stands(app, host, label, &own, &undo).await }
     });
     let stands = crew::all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(Found { rollout, hosts: stands })
 }
 
-/// The one that began later, or was written down in a later state.
+/// The one with the later label, else that began later, or was written down in a later state: clocks of those
+/// who begin differ.
 fn newer(known: Option<Rollout>, found: Rollout) -> Rollout {
     use deployd_api::fleet::RolloutState::{Aborted, Failed, Live, Running, Sending};
     let rank = |r: &Rollout| match r.state {
@@ -75,7 +79,8 @@ fn newer(known: Option<Rollout>, found: Rollout) -> Rollout {
     };
     match known {
         Some(known)
-            if (known.started, &known.id, rank(&known)) >= (found.started, &found.id, rank(&found)) =>
+            if (known.label, known.started, &known.id, rank(&known))
+                >= (found.label, found.started, &found.id, rank(&found)) =>
         {
             known
         }
@@ -96,6 +101,7 @@ fn unknown(app: &AppName) -> ErrorBody {
 async fn stands(
     app: &AppName,
     host: Option<Host>,
+    label: Label,
     own: &DeploymentId,
     undo: &DeploymentId,
 ) -> Result<(Option<Host>, Outcome, Option<Deployment>), CtlError> {
@@ -110,17 +116,28 @@ async fn stands(
     let found = async {
         let deployment = get(&host.client, app, own).await?;
         let undo = if deployment.is_some() { get(&host.client, app, undo).await? } else { None };
-        Ok::<_, CtlError>((deployment, undo))
+        let outcome = standing(deployment.as_ref(), undo.as_ref());
+        let outcome = match outcome {
+            Outcome::Committed => unless_replaced(outcome, label, live(&host.client, app).await?),
+            other => other,
+        };
+        Ok::<_, CtlError>((deployment, outcome))
     };
     match found.await {
-        Ok((deployment, undo)) => {
-            let outcome = standing(deployment.as_ref(), undo.as_ref());
-            Ok((Some(host), outcome, deployment))
-        }
+        Ok((deployment, outcome)) => Ok((Some(host), outcome, deployment)),
         Err(error) if error.is_absence() => {
             let failure = crew::absent(&host.name, &error);
             Ok((Some(host), Outcome::Offline { failure }, None))
         }
+        Err(error) => Err(error),
+    }
+}
+
+/// What is live there now.
+async fn live(client: &Client, app: &AppName) -> Result<Option<Label>, CtlError> {
+    match client.get::<AppStatus>(&format!("/apps/{app}")).await {
+        Ok(status) => Ok(status.live),
+        Err(CtlError::Answer(body)) if body.code == ErrorCode::AppNotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -50,6 +50,13 @@ pub(crate) struct Ending {
     pub(crate) undo: Option<&'static str>,
 }
 
+impl Ending {
+    /// With hosts that had it before.
+    pub(crate) fn with(self, already: Vec<String>) -> Self {
+        Self { already, ..self }
+    }
+}
+
 /// Says how it ended and gives the exit code.
 pub(crate) async fn end(drive: &Drive<'_>, ending: &Ending) -> Result<ExitCode, CtlError> {
     let offline = |(_, failure): &(String, ErrorBody)| Outcome::Offline { failure: failure.clone() };
@@ -118,19 +125,23 @@ fn report(drive: &Drive<'_>, ending: &Ending, code: ExitCode) -> Report {
     Report { app, verb, label, exit: code as u8, hosts }
 }
 
+/// Hosts of the app, whether they answer or not.
+fn count(drive: &Drive<'_>, ending: &Ending) -> usize {
+    drive.members.len() + ending.already.len() + ending.absent.len()
+}
+
 /// `web1`, or `3 of 3 hosts`.
 fn place(drive: &Drive<'_>, ending: &Ending) -> String {
     let good = drive.states().iter().filter(|s| s.outcome.is_good()).count() + ending.already.len();
-    let all = drive.members.len() + ending.already.len() + ending.absent.len();
-    match (all, drive.members.first()) {
+    match (count(drive, ending), drive.members.first()) {
         (1, Some(only)) => only.host.name.clone(),
-        _ => format!("{good} of {all} hosts"),
+        (all, _) => format!("{good} of {all} hosts"),
     }
 }
 
 fn say_good(drive: &Drive<'_>, ending: &Ending, code: ExitCode) -> Result<(), CtlError> {
     let (printer, app) = (drive.context.printer, &drive.topic.app);
-    let label = drive.label().map(|l| l.to_string()).unwrap_or_default();
+    let label = drive.labels().iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     let (place, took) = (place(drive, ending), human::took(drive.board.elapsed_ms()));
     let committed = drive.states().iter().all(|s| matches!(s.outcome, Outcome::Committed | Outcome::Already));
     if drive.states().iter().all(|s| matches!(s.outcome, Outcome::Already)) && code == ExitCode::Ok {
@@ -201,6 +212,7 @@ fn serving(drive: &Drive<'_>, ending: &Ending) -> Vec<(String, Option<Label>)> {
                 | Outcome::Running
                 | Outcome::Offline { .. } => return None,
                 Outcome::Failed { .. } | Outcome::Queued | Outcome::TakenBack => member.from,
+                Outcome::Replaced { by } => *by,
                 Outcome::Live { .. } | Outcome::Committed | Outcome::Already | Outcome::Kept { .. } => {
                     state.deployment.as_ref().map_or(drive.label(), |d| d.label.or(drive.label()))
                 }
@@ -216,7 +228,8 @@ fn serving(drive: &Drive<'_>, ending: &Ending) -> Vec<(String, Option<Label>)> {
 fn complete(drive: &Drive<'_>, ending: &Ending, index: usize, mut body: ErrorBody) -> ErrorBody {
     let app = &drive.topic.app;
     let moves = drive.topic.verb.past().is_none();
-    let serves = if moves { outcome::serves(&serving(drive, ending)) } else { drive.in_words() };
+    let serves =
+        if moves { outcome::serves(&serving(drive, ending), count(drive, ending)) } else { drive.in_words() };
     let host = &drive.members[index].host.name;
     let states = drive.states();
     let is_lost = matches!(states[index].outcome, Outcome::Unknown { .. });
@@ -262,7 +275,7 @@ fn complete_one(drive: &Drive<'_>, index: usize, mut body: ErrorBody) -> ErrorBo
     let host = &drive.members[index].host.name;
     if let Outcome::Failed { verdict: Verdict::RolledBack, .. } = states[index].outcome {
         let old = states[index].deployment.as_ref().and_then(|d| d.replaces).or(drive.members[index].from);
-        let serves = outcome::serves(&[(host.clone(), old)]);
+        let serves = outcome::serves(&[(host.clone(), old)], 1);
         body.message = format!("{}. {serves}.", body.message.trim_end_matches('.'));
     }
     place_in_spec(drive, &mut body);
@@ -301,8 +314,14 @@ fn mark(drive: &Drive<'_>, index: usize, mut body: ErrorBody) -> ErrorBody {
     body
 }
 
-/// The report of a push that found every host as it should be.
-pub(crate) fn nothing(app: &AppName, label: Option<Label>, ending: &Ending, code: ExitCode) -> Report {
+/// The report of a change that found every host as it should be.
+pub(crate) fn nothing(
+    app: &AppName,
+    verb: Verb,
+    label: Option<Label>,
+    ending: &Ending,
+    code: ExitCode,
+) -> Report {
     let already = ending.already.iter().map(|host| (host.clone(), label, Outcome::Already));
     let absent = ending.absent.iter();
     let absent = absent.map(|(host, f)| (host.clone(), None, Outcome::Offline { failure: f.clone() }));
@@ -310,7 +329,7 @@ pub(crate) fn nothing(app: &AppName, label: Option<Label>, ending: &Ending, code
         .chain(absent)
         .map(|(host, from, outcome)| HostReport { host, from, outcome, deployment: None })
         .collect();
-    Report { app: app.clone(), verb: Verb::Push.word(), label, exit: code as u8, hosts }
+    Report { app: app.clone(), verb: verb.word(), label, exit: code as u8, hosts }
 }
 
 /// The end of a rollout that a person took back.
@@ -318,28 +337,39 @@ pub(crate) fn aborted(drive: &Drive<'_>, absent: &[(String, ErrorBody)]) -> Resu
     let ending =
         Ending { already: Vec::new(), absent: absent.to_vec(), on_failure: OnFailure::Hold, undo: None };
     drive.board.close();
-    let kept: Vec<(String, ErrorBody)> = drive
-        .members
-        .iter()
-        .zip(drive.states().iter())
-        .filter_map(|(member, state)| match &state.outcome {
-            Outcome::Kept { failure } => Some((member.host.name.clone(), failure.clone())),
-            _ => None,
-        })
-        .collect();
-    let code = if kept.is_empty() && absent.is_empty() { ExitCode::Ok } else { ExitCode::Partial };
+    let mut outcomes = drive.outcomes();
+    outcomes.extend(absent.iter().map(|(_, failure)| Outcome::Offline { failure: failure.clone() }));
+    let code = outcome::exit_of_abort(&outcomes.iter().collect::<Vec<_>>());
     if drive.context.printer.is_json() {
         drive.context.printer.json(&report(drive, &ending, code))?;
     }
-    let serves = outcome::serves(&serving(drive, &ending));
+    let serves = outcome::serves(&serving(drive, &ending), count(drive, &ending));
     let label = drive.label().map(|l| l.to_string()).unwrap_or_default();
     let app = &drive.topic.app;
-    drive.context.printer.last(&format!("the rollout of {app} {label} is aborted. {serves}."))?;
+    let left = if code == ExitCode::Ok { "" } else { ", but not on all hosts" };
+    drive.context.printer.last(&format!("the rollout of {app} {label} is aborted{left}. {serves}."))?;
     if code != ExitCode::Ok {
-        let kept = kept.iter().map(|(host, why)| format!("{host} was not taken back: {}", why.message));
-        let away = absent.iter().map(|(_, why)| format!("{}: not taken back", why.message));
-        let again = format!("next: {CTL} rollout abort -a {app}, when they answer");
-        drive.context.printer.fail(&kept.chain(away).chain([again]).collect::<Vec<_>>(), code);
+        drive.context.printer.fail(&not_aborted(drive, absent), code);
     }
     Ok(code)
+}
+
+/// The hosts that an abort left as they are, each with what to do.
+fn not_aborted(drive: &Drive<'_>, absent: &[(String, ErrorBody)]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (member, state) in drive.members.iter().zip(drive.states().iter()) {
+        let (what, why) = match &state.outcome {
+            Outcome::Failed { verdict: Verdict::Stuck, failure } => ("is stuck", failure),
+            Outcome::Unknown { failure } => ("is not known", failure),
+            Outcome::Kept { failure } => ("was not taken back", failure),
+            _ => continue,
+        };
+        lines.push(format!("{} {what}: {}", member.host.name, why.message));
+        lines.push(format!("next: {}", why.hint));
+    }
+    lines.extend(absent.iter().map(|(_, why)| format!("{}: not taken back", why.message)));
+    if !absent.is_empty() {
+        lines.push(format!("next: {CTL} rollout abort -a {}, when they answer", drive.topic.app));
+    }
+    lines
 }

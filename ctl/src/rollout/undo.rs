@@ -57,11 +57,14 @@ async fn undo(drive: &Drive<'_>, rollout: &Rollout, index: usize) -> Result<(), 
     };
     let known = drive.states()[index].deployment.clone();
     let is_running = matches!(drive.states()[index].outcome, Outcome::Running);
+    let is_committed = matches!(drive.states()[index].outcome, Outcome::Committed);
     let client = drive.client(index);
     let deployment = match (known, drive.members[index].from) {
+        // Its data would go with it: that is a person's to say.
+        (Some(deployment), None) if is_committed => return Err(too_late(&deployment)),
         // The first release, or one on its way: there is nothing to go back to but to have it undone.
         (Some(deployment), from) if is_running || from.is_none() => {
-            abort(&client, &deployment).await.map_err(told)?;
+            Client::patiently(|| abort(&client, &deployment)).await.map_err(told)?;
             deployment
         }
         (_, to) => roll_back(drive, rollout, index, to).await.map_err(told)?,
@@ -71,7 +74,9 @@ async fn undo(drive: &Drive<'_>, rollout: &Rollout, index: usize) -> Result<(), 
     }
     let view = drive.board.view(index);
     let until = if deployment.kind == Kind::Push { WaitFor::Committed } else { WaitFor::Live };
-    match follow::follow(&client, &deployment, until, view).await.map_err(told)? {
+    // While a push is watched, the answer is that push: what was shown is not shown again.
+    let mut after = drive.seen(index, &deployment);
+    match follow::follow_on(&client, &deployment, until, view, &mut after).await.map_err(told)? {
         // The push itself was undone, or the way back is live.
         End::Finished { verdict: Verdict::RolledBack | Verdict::Refused, .. }
             if deployment.kind == Kind::Push =>
@@ -91,11 +96,11 @@ async fn undo(drive: &Drive<'_>, rollout: &Rollout, index: usize) -> Result<(), 
 /// Why an undo came to nothing.
 pub(crate) fn too_late(deployment: &Deployment) -> ErrorBody {
     let app = &deployment.app;
-    ErrorBody::new(
-        ErrorCode::WrongState,
-        "it was committed before it could be undone",
-        format!("deployd-ctl rollback -a {app}"),
-    )
+    let (what, verb) = match deployment.replaces {
+        Some(_) => ("it was committed before it could be undone", "rollback"),
+        None => ("it is the first release there, and was committed before it could be undone", "remove"),
+    };
+    ErrorBody::new(ErrorCode::WrongState, what, format!("deployd-ctl {verb} -a {app}"))
 }
 
 async fn roll_back(
@@ -108,9 +113,8 @@ async fn roll_back(
     let request = RollbackRequest { id, to, origin: project::origin() };
     let path = format!("/apps/{}/rollback", rollout.app);
     Client::patiently(|| {
-        let client = drive.client(index);
         let (path, request) = (&path, &request);
-        async move { client.call(Method::POST, path, request).await }
+        drive.leased(index, move |client| async move { client.call(Method::POST, path, request).await })
     })
     .await
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::agent::{Agent, Answer};
 use super::captured;
-use super::push::{DEPLOY, EVENTS, ID, PLAN, UPLOAD, begun, last_picture, live, plan, until_switched};
+use super::push::{DEPLOY, EVENTS, ID, LIVE, PLAN, UPLOAD, begun, last_picture, live, plan, until_switched};
 use super::{Run, assert_lines, command, project};
 
 const STATUS: &str = "GET /apps/shop";
@@ -197,7 +197,7 @@ async fn three_hosts_on_a_terminal() {
 fn goes_back(agent: &Agent) {
     let undone = json!({"seq": 60, "at": 0, "type": "finished", "verdict": "rolled-back"});
     agent.on("POST /apps/shop/rollback", Answer::Json(202, begun("push")));
-    agent.on(&format!("{EVENTS}0"), Answer::Lines(vec![undone]));
+    agent.on(&format!("GET /apps/shop/deployments/{ID}/events"), Answer::Lines(vec![undone]));
 }
 
 #[tokio::test]
@@ -233,6 +233,8 @@ async fn a_failure_takes_back_what_is_live() {
             "exit 4",
         ],
     );
+    // What was shown is not shown again.
+    assert!(fleet.0[0].asked().contains(&format!("{EVENTS}{LIVE}")), "{:?}", fleet.0[0].asked());
     // Where it goes back to was said, and the third host was left alone.
     let back: Value = serde_json::from_slice(&fleet.0[0].bodies("POST /apps/shop/rollback")[0]).unwrap();
     assert_eq!(back["to"], "v1");
@@ -312,6 +314,57 @@ async fn a_held_lease_is_waited_for() {
     fleet.0[0].on(LEASE, Answer::Json(409, held));
     let run = fleet.run(&["push", "out", "--lease-timeout", "0s"]).await;
     assert_eq!((run.code, fleet.done()[0].as_slice()), (7, &names(&[STATUS])[..]), "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_is_taken_again() {
+    let fleet = Fleet::good();
+    let lost = json!({"code": "lease_lost", "message": "it expired", "hint": "take it again"});
+    let lease = |epoch: u64| {
+        json!({
+            "id": "00000000000000000000000000000001", "epoch": epoch, "holder": "ops-1", "reason": "push",
+            "since": 0, "renewed_ms_ago": 0, "expires_in_ms": 15000,
+        })
+    };
+    let second = &fleet.0[1];
+    second.ok(LEASE, lease(7)).ok(LEASE, lease(8));
+    second.again(DEPLOY, Answer::Json(409, lost.clone())).on(DEPLOY, Answer::Json(202, begun("push")));
+    let run = fleet.run(&PUSH).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let epochs: Vec<String> =
+        second.leases(DEPLOY).into_iter().map(|l| l.unwrap().split(';').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(epochs, ["7", "8"]);
+
+    // Somebody else had it meanwhile: the release there may be another one.
+    let fleet = Fleet::good();
+    let second = &fleet.0[1];
+    second.ok(LEASE, lease(7)).ok(LEASE, lease(9)).again(DEPLOY, Answer::Json(409, lost));
+    goes_back(&fleet.0[0]);
+    let run = fleet.run(&PUSH).await;
+    assert!(run.stderr.contains("lease_lost") && run.code != 0, "{}", run.stderr);
+    assert_eq!(second.leases(DEPLOY).len(), 1);
+}
+
+#[tokio::test]
+async fn what_went_back_at_the_end_is_not_called_live() {
+    let fleet = Fleet::good();
+    let failure =
+        json!({"code": "check_failed", "message": "shop v2 did not pass check \"deep\"", "hint": "look"});
+    let gone = now(&json!({"verdict": "rolled-back", "failure": failure}));
+    fleet.0[2].again(&format!("GET /apps/shop/deployments/{ID}"), Answer::Json(200, gone));
+    goes_back(&fleet.0[0]);
+    goes_back(&fleet.0[1]);
+    let run = fleet.run(&PUSH).await;
+    assert_eq!((run.code, run.stdout.as_str()), (4, ""), "{}", run.stderr);
+    assert!(run.stderr.contains("v1 serves on 3 of 3 hosts."), "{}", run.stderr);
+
+    // One that is silent then is not told to be live.
+    let fleet = Fleet::good();
+    fleet.0[2].again(&format!("GET /apps/shop/deployments/{ID}"), Answer::Cut(Vec::new()));
+    let run = fleet.run(&PUSH).await;
+    assert_eq!((run.code, run.stdout.as_str()), (6, ""), "{}", run.stderr);
+    assert!(run.stderr.contains("web3 went away"), "{}", run.stderr);
+    assert_eq!(fleet.states(0), ["sending", "running", "running"]);
 }
 
 async fn stop_at(fleet: &Fleet, word: &str, signal: nix::sys::signal::Signal) -> (i32, String) {
@@ -434,6 +487,85 @@ async fn a_rollout_is_taken_back_from_another_machine() {
 }
 
 #[tokio::test]
+async fn another_push_that_began_meanwhile_is_left_alone() {
+    for verb in ["resume", "abort"] {
+        let fleet = Fleet::good();
+        let mut other = left_behind(&fleet);
+        other.id = "0000000000000000000000000000000e".parse().unwrap();
+        other.label = "v3".parse().unwrap();
+        fleet.0[1].ok(&format!("GET {RECORD}"), serde_json::to_value(&other).unwrap());
+        let none = json!({"code": "deployment_not_found", "message": "none", "hint": "look"});
+        for (agent, part) in fleet.0.iter().zip(&other.hosts) {
+            let id = other.deployment(&part.host);
+            agent.on(&format!("GET /apps/shop/deployments/{id}"), Answer::Json(404, none.clone()));
+        }
+        let run = fleet.run(&["rollout", verb, "-a", "shop"]).await;
+        assert_eq!(run.code, 3, "{}", run.stderr);
+        assert!(run.stderr.contains("another rollout of shop began meanwhile: v3"), "{}", run.stderr);
+        assert!(fleet.done().iter().flatten().all(|r| r.starts_with("GET")), "{:?}", fleet.done());
+        assert_eq!(fleet.released(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_rollout_does_not_go_past_a_silent_first_host() {
+    let fleet = Fleet::good();
+    left_behind(&fleet);
+    std::fs::remove_file(&fleet.0[0].socket).unwrap();
+    let run = fleet.run(&["rollout", "resume", "-a", "shop"]).await;
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    assert!(run.stderr.contains("web1 comes before the others, and does not answer"), "{}", run.stderr);
+    assert!(!fleet.done()[1].contains(&DEPLOY.to_owned()));
+}
+
+#[tokio::test]
+async fn an_abort_says_what_it_could_not_take_back() {
+    // A first release that is committed has nothing to go back to.
+    let fleet = Fleet::start();
+    let mut rollout = left_behind(&fleet);
+    rollout.hosts[0].from = None;
+    let own = rollout.deployment(&rollout.hosts[0].host);
+    let committed = json!({"live": true, "verdict": "committed", "replaces": null});
+    let mut status = captured::value("status_warm");
+    (status["live"], status["deployment"]) = ("v2".into(), Value::Null);
+    fleet.0[0]
+        .again(&format!("GET /apps/shop/deployments/{own}"), Answer::Json(200, now(&committed)))
+        .again(STATUS, Answer::Json(200, status));
+    for agent in &fleet.0 {
+        agent.again(&format!("GET {RECORD}"), Answer::Json(200, serde_json::to_value(&rollout).unwrap()));
+    }
+    let run = fleet.run(&["rollout", "abort", "-a", "shop"]).await;
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    for line in
+        ["web1 was not taken back: it is the first release there", "next: deployd-ctl remove -a shop\n"]
+    {
+        assert!(run.stderr.contains(line), "no {line:?}: {}", run.stderr);
+    }
+    assert!(
+        run.stdout.starts_with("the rollout of shop v2 is aborted, but not on all hosts. "),
+        "{}",
+        run.stdout
+    );
+    assert_eq!(fleet.states(2), ["failed"]);
+
+    // One that needs a person is named, too.
+    let fleet = Fleet::start();
+    let rollout = left_behind(&fleet);
+    goes_back(&fleet.0[0]);
+    let own = rollout.deployment(&rollout.hosts[1].host);
+    let failure = json!({"code": "stuck", "message": "the undo failed", "hint": "deployd-ctl doctor"});
+    let stuck = now(&json!({"verdict": "stuck", "failure": failure}));
+    fleet.0[1].again(&format!("GET /apps/shop/deployments/{own}"), Answer::Json(200, stuck));
+    let run = fleet.run(&["rollout", "abort", "-a", "shop"]).await;
+    assert_eq!(run.code, 5, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("web2 is stuck: the undo failed\nnext: deployd-ctl doctor\n"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[tokio::test]
 async fn nothing_to_do_on_all_hosts() {
     let fleet = Fleet::start();
     for agent in &fleet.0 {
@@ -528,6 +660,7 @@ async fn all_hosts_go_back_to_one_release() {
         let mut answer = begun("push");
         (answer["kind"], answer["label"], answer["replaces"]) = ("rollback".into(), "v1".into(), "v2".into());
         agent.on("POST /apps/shop/rollback", Answer::Json(202, answer));
+        agent.ok("GET /apps/shop/releases", captured::value("releases"));
         let committed = json!({"seq": 60, "at": 0, "type": "finished", "verdict": "committed"});
         agent.on(&format!("{EVENTS}0"), Answer::Lines(vec![committed]));
     }
@@ -540,6 +673,7 @@ async fn all_hosts_go_back_to_one_release() {
     let run = fleet.run(&["rollback", "-a", "shop"]).await;
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stdout.starts_with("shop v1 is live and committed on 2 of 2 hosts, "), "{}", run.stdout);
+    assert!(run.stdout.ends_with("undo: deployd-ctl rollback -a shop\n"), "{}", run.stdout);
     assert!(run.stderr.starts_with("web3 stays on v1: it was not part of it\n"), "{}", run.stderr);
     let to = |i: usize| -> Value {
         serde_json::from_slice::<Value>(&fleet.0[i].bodies("POST /apps/shop/rollback")[0]).unwrap()["to"]
@@ -547,6 +681,14 @@ async fn all_hosts_go_back_to_one_release() {
     };
     // Where the first one went, the others go.
     assert_eq!((to(0), to(1)), (Value::Null, json!("v1")));
+    assert_eq!(fleet.released(), 3);
+
+    // One that has not got it goes its own way; so does one whose push is watched.
+    let rollbacks = |fleet: &Fleet| fleet.0[1].bodies("POST /apps/shop/rollback");
+    fleet.0[1].again("GET /apps/shop/releases", Answer::Json(200, json!([])));
+    assert_eq!(fleet.run(&["rollback", "-a", "shop"]).await.code, 0);
+    let last: Value = serde_json::from_slice(&rollbacks(&fleet)[1]).unwrap();
+    assert_eq!(last["to"], Value::Null);
 }
 
 #[tokio::test]

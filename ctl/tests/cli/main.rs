@@ -81,7 +81,7 @@ pub(crate) fn mask(line: &str) -> String {
         line.replace_range(1..6, "TT:TT");
     }
     // The time a run took: after the host in the last line, after the size of an upload.
-    for before in ["on web1, ", "on web1 again, ", "of 3 hosts, ", "of 2 hosts, ", "sent 5B "] {
+    for before in ["on web1, ", "on web1 again, ", "of 3 hosts, ", "of 2 hosts, ", "sent 54B "] {
         if let Some(start) = line.find(before).map(|at| at + before.len())
             && line[start..].starts_with(|c: char| c.is_ascii_digit())
         {

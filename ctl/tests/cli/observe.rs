@@ -392,7 +392,7 @@ async fn help_needs_no_agent() {
 async fn wrong_command_lines_say_what_is_right() {
     let agent = Agent::start();
     for (arguments, code, want) in [
-        (vec!["status"], 2, "this version drives the host it runs on; fleets of hosts come next"),
+        (vec!["status"], 2, "there is no fleet.toml here"),
         (vec!["--local", "deploy"], 2, "unknown command \"deploy\"; here it is: deployd-ctl --local push"),
         (vec!["apps", "destroy"], 2, "unknown command \"apps destroy\"; here it is: deployd-ctl remove"),
         (vec!["scale", "count", "3"], 2, "is not built yet in this version"),

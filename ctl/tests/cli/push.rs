@@ -73,7 +73,7 @@ const PUSH_LIVE: [&str; 4] = ["--local", "--progress=live", "push", "out"];
 
 const CI_UNTIL_SWITCHED: [&str; 10] = [
     "shop v2 -> web1 rolling, replaces v1",
-    "+TT:TT web1 sent 5B TIME",
+    "+TT:TT web1 sent 54B TIME",
     "+TT:TT web1 staged 1ms, 1 file sent, 1 shared, 0 copied",
     "+TT:TT web1 wrote units 0ms",
     "+TT:TT web1 opened http 18ms",
@@ -100,9 +100,23 @@ async fn success_in_ci() {
     let artifact = Digest::of(b"artifact");
     let frames = agent.bodies(&format!("PUT /apps/shop/uploads/{artifact}"));
     let want = [Digest::of(b"hello").as_bytes().as_slice(), &5_u64.to_le_bytes(), b"hello"].concat();
+    let frames: Vec<Vec<u8>> = frames.iter().map(|f| zstd::decode_all(f.as_slice()).unwrap()).collect();
     assert_eq!(frames, [want]);
     let push: Value = serde_json::from_slice(&agent.bodies(DEPLOY)[0]).unwrap();
     assert_eq!((&push["origin"]["by"], &push["spec"]["app"]), (&json!("ops-1"), &json!("shop")));
+}
+
+/// A host that dies ends no stream: the agent is asked, and what it told since is read.
+#[tokio::test]
+async fn a_silent_stream_is_opened_again() {
+    let agent = agent();
+    agent.on(&format!("{EVENTS}0"), Answer::Hang(until_switched()));
+    agent.on(&format!("{EVENTS}{}", LIVE - 1), Answer::Lines(live()));
+    agent.ok(&format!("GET /apps/shop/deployments/{ID}"), deployment(&json!({"step": "watch"})));
+    let run = run(&agent, &PUSH).await;
+    let end = ["+TT:TT web1 live, v1 warm, 12 conns", ""];
+    assert_lines(&run.stderr, &[&CI_UNTIL_SWITCHED[..], &end].concat());
+    assert_eq!(run.code, 0);
 }
 
 #[tokio::test]
@@ -168,7 +182,7 @@ async fn success_on_a_terminal() {
         last_picture(&run.stderr),
         [
             "HOST  SENT  STAGED  START  CHECKS       SWITCH  OLD v1          NOW",
-            "web1  5 B     1 ms  0.2 s  deep health    0 ms  warm, 12 conns  v2",
+            "web1  54 B    1 ms  0.2 s  deep health    0 ms  warm, 12 conns  v2",
         ]
     );
     assert_lines(&run.stdout, &[LIVE_LINE, UNDO_LINE]);
@@ -211,7 +225,7 @@ async fn a_failed_check_in_ci() {
     agent.on(&format!("{EVENTS}0"), Answer::Lines(captured::lines("failed_check")));
     let run = run(&agent, &PUSH).await;
     let steps = [
-        "+TT:TT web1 sent 5B TIME",
+        "+TT:TT web1 sent 54B TIME",
         "+TT:TT web1 staged 1ms, 0 files sent, 2 shared, 0 copied",
         "+TT:TT web1 wrote units 0ms",
         "+TT:TT web1 opened http 38ms",
@@ -236,7 +250,7 @@ async fn a_failed_check_on_a_terminal() {
         last_picture(&run.stderr),
         [
             "HOST  SENT  STAGED  START  CHECKS       SWITCH  OLD v2             NOW",
-            "web1  5 B     1 ms  0.1 s  deep failed       -  served throughout  v2, rolled back",
+            "web1  54 B    1 ms  0.1 s  deep failed       -  served throughout  v2, rolled back",
         ]
     );
     assert!(run.stderr.contains(&FAILURE_BLOCK[1..].join("\n")), "{}", run.stderr);

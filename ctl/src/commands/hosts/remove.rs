@@ -78,7 +78,7 @@ async fn confirm(context: &Context<'_>, name: &str) -> Result<(), CtlError> {
             hint: "add --yes".to_owned(),
         });
     }
-    context.printer.draw(&format!("{name} will be taken out of the fleet. Type its name: "));
+    context.printer.ask(&format!("{name} will be taken out of the fleet. Type its name: "));
     let read = || -> io::Result<String> {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line)?;
