@@ -12,7 +12,7 @@ use deployd_api::secret::{ALL_MAX, NewSecret, SecretName, SecretsRequest, VALUE_
 use deployd_api::spec::Spec;
 
 use super::bundle::Bundle;
-use crate::store::secrets::SecretRecord;
+use crate::store::secrets::{SecretRecord, Versions};
 
 /// A new generation.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +80,11 @@ pub fn merge(
         }
     }
     Ok(Merged { bundle, versions, changes })
+}
+
+/// Whether no value of now outlives this request: it can be carried out without knowing one.
+pub fn replaces_all(now: &Versions, request: &SecretsRequest) -> bool {
+    now.keys().all(|name| request.set.contains_key(name) || request.unset.contains(name))
 }
 
 fn refused(app: &AppName, name: &SecretName, why: &str) -> ErrorBody {

@@ -41,6 +41,7 @@ pub use leases::Claim;
 use leases::Leases;
 use refusal::{json, unknown_app, unreadable};
 pub use refusal::{store_failed, unknown_deployment};
+pub use rollouts::key as rollouts_key;
 
 /// What only the real host knows, asked for once before a plan.
 pub trait Observer: Send + Sync + 'static {
@@ -176,6 +177,11 @@ impl<H: Port + Observer> Supervisor<H> {
     pub async fn running(&self, app: &AppName) -> Option<DeploymentId> {
         let slot = self.slots.lock().await.get(app).cloned()?;
         slot.running().map(|r| r.id)
+    }
+
+    /// Whether anybody asked for this app since the agent began; perhaps nothing of it is written down yet.
+    pub async fn has(&self, app: &AppName) -> bool {
+        self.slots.lock().await.contains_key(app)
     }
 
     /// Keeps an app as it is: nothing is deployed while the guard lives. `None` while something is.
