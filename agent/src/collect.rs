@@ -20,6 +20,7 @@ use crate::commands;
 use crate::driver::clock;
 use crate::effects::{RealHost, on_disk, step_failed};
 use crate::host::systemd::Systemd;
+use crate::http::AUDIT;
 use crate::store::atomic;
 use crate::supervisor::{Supervisor, store_failed};
 
@@ -55,7 +56,9 @@ async fn take_over_commands(systemd: &Systemd) -> Result<(), ErrorBody> {
         let systemd = systemd.clone();
         tokio::spawn(async move {
             match systemd.finish(&unit).await {
-                Ok(outcome) => info!(unit, ended = ?outcome.ended, audit = "run", "a command ended"),
+                Ok(outcome) => {
+                    info!(target: AUDIT, unit, ended = ?outcome.ended, audit = "run", "a command ended")
+                }
                 Err(error) => warn!(unit, %error, "how a command ended is not known"),
             }
         });

@@ -229,7 +229,8 @@ impl RealHost {
         let key = crate::supervisor::rollouts_key(app);
         self.store.delete_meta(key).await.map_err(|e| crate::supervisor::store_failed(&e))?;
         let (releases, of) = (self.releases.clone(), app.clone());
-        let remove = async move { blocking(move || releases.remove_app(&of)).await?.map_err(|e| release_failed(&e)) };
+        let remove =
+            async move { blocking(move || releases.remove_app(&of)).await?.map_err(|e| release_failed(&e)) };
         let removed = self.secrets.forget(app, remove).await?;
         let note = removed.leftovers.first().map(|(path, why)| format!("{} stays: {why}", path.display()));
         Ok(Done { note, learned: None })

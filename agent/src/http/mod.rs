@@ -47,6 +47,7 @@ use crate::reload::Notices;
 use crate::supervisor::Supervisor;
 use crate::tls::Trust;
 
+pub use audit::AUDIT;
 pub use remote::Doors;
 pub use routes::router;
 pub use serve::{bind, serve};

@@ -6,10 +6,12 @@ use axum::{Extension, Json};
 use deployd_api::fleet::Rollout;
 use deployd_api::ids::{AppName, DeploymentId};
 use serde::Deserialize;
+use tracing::info;
 
 use super::Api;
 use super::answer::{Answer, body, id};
 use super::apps::checked;
+use super::audit::AUDIT;
 use super::caller::Caller;
 
 #[derive(Debug, Deserialize)]
@@ -35,5 +37,8 @@ pub(super) async fn put(
     let (app, mut rollout): (AppName, Rollout) = (id(&app)?, body(&bytes)?);
     checked(&rollout.document.spec)?;
     rollout.origin = caller.origin(rollout.origin);
-    Ok(Json(api.supervisor.put_rollout(&app, rollout).await?))
+    let rollout = api.supervisor.put_rollout(&app, rollout).await?;
+    let (id, label, state) = (&rollout.id, rollout.label, &rollout.state);
+    info!(target: AUDIT, audit = "rollout", caller = caller.name, %app, %id, %label, ?state, "a rollout was noted");
+    Ok(Json(rollout))
 }

@@ -10,8 +10,8 @@ use deployd_api::route::Method::{self, Delete, Get, Post, Put};
 use deployd_api::route::{LARGE_MAX, ROUTES, Route};
 
 use super::{
-    Api, access, answer, apps, audit, bodies, commands, deployments, host, leases, logs, rollouts, secrets, tls,
-    uploads,
+    Api, access, answer, apps, audit, bodies, commands, deployments, host, leases, logs, rollouts, secrets,
+    tls, uploads,
 };
 
 /// Makes what answers a method of a path.
@@ -73,7 +73,10 @@ pub(super) fn assemble<S: Clone + Send + Sync + 'static>(
         Some((route.path, whole.route_layer(from_fn_with_state(route, access::decide))))
     });
     let router = guarded.fold(Router::new(), |router, (path, methods)| router.route(path, methods));
-    router.fallback(answer::no_route).layer(DefaultBodyLimit::max(LARGE_MAX as usize)).layer(from_fn(audit::noted))
+    router
+        .fallback(answer::no_route)
+        .layer(DefaultBodyLimit::max(LARGE_MAX as usize))
+        .layer(from_fn(audit::noted))
 }
 
 pub(super) fn filter(method: Method) -> MethodFilter {

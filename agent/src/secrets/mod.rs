@@ -198,7 +198,8 @@ impl Vault {
             if Path::new(&path).symlink_metadata().is_err() {
                 continue;
             }
-            let plain = self.sealer.open(app, form, BUNDLE, Path::new(&path)).await.map_err(|e| e.to_body(app))?;
+            let plain =
+                self.sealer.open(app, form, BUNDLE, Path::new(&path)).await.map_err(|e| e.to_body(app))?;
             return Bundle::from_json(&plain).ok_or_else(|| unreadable(app, &path));
         }
         let message = format!("this host has no secrets of {app} in the versions that are asked for");

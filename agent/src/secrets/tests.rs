@@ -126,9 +126,12 @@ async fn a_release_whose_secrets_are_not_here_is_refused() {
 /// can be set again, or unset.
 #[tokio::test]
 async fn what_was_lost_can_be_set_again() {
-    for wreck in [|path: &str| std::fs::remove_file(path).unwrap(), |path: &str| {
-        std::fs::write(path, "\0nonsense").unwrap();
-    }] {
+    for wreck in [
+        |path: &str| std::fs::remove_file(path).unwrap(),
+        |path: &str| {
+            std::fs::write(path, "\0nonsense").unwrap();
+        },
+    ] {
         let site = Site::new();
         site.set("TOKEN", 1, "one").await.unwrap();
         site.set("OTHER", 1, "x").await.unwrap();

@@ -52,6 +52,9 @@ pub trait Observer: Send + Sync + 'static {
         state: AppState,
         others: &Claims,
     ) -> impl Future<Output = Result<deployd_core::facts::Facts, ErrorBody>> + Send;
+    /// Makes ready what a push needs before it is planned, and what may take its time.
+    fn prepare(&self, app: &AppName, request: &Request)
+    -> impl Future<Output = Result<(), ErrorBody>> + Send;
     /// The id of this boot.
     fn boot_id(&self) -> String;
     /// Whether this target, linked there, is what boots.
@@ -222,6 +225,8 @@ impl<H: Port + Observer> Supervisor<H> {
         {
             return Ok(instead);
         }
+        // Not while others wait for their plans.
+        self.host.prepare(app, &request).await?;
         let _planning = self.planning.lock().await;
         let mut state = slot.state.lock().await.clone();
         let is_new = !slot.is_known().await;

@@ -13,6 +13,8 @@ use crate::ids::AppName;
 pub const BODY_MAX: u64 = 1 << 20;
 /// Most bytes of a rollout's record (thousands of hosts, and a spec) and of secrets with their recovery.
 pub const RECORD_MAX: u64 = 4 << 20;
+/// Most bytes of certificates: a list of revoked ones may be long.
+pub const PEM_MAX: u64 = 8 << 20;
 /// Most bytes of a body with a manifest: half a million entries.
 pub const LARGE_MAX: u64 = 256 << 20;
 
@@ -140,7 +142,8 @@ impl Route {
         match self.takes {
             Content::Json("UploadRequest" | "PlanRequest") => Some(LARGE_MAX),
             Content::Json("Rollout" | "SecretsRequest") => Some(RECORD_MAX),
-            Content::Json(_) | Content::List(_) | Content::Pem => Some(BODY_MAX),
+            Content::Pem => Some(PEM_MAX),
+            Content::Json(_) | Content::List(_) => Some(BODY_MAX),
             Content::None | Content::Lines(_) | Content::Bytes | Content::Any | Content::Upgrade => {
                 Option::None
             }
