@@ -57,7 +57,7 @@ async fn take_over_commands(systemd: &Systemd) -> Result<(), ErrorBody> {
         tokio::spawn(async move {
             match systemd.finish(&unit).await {
                 Ok(outcome) => {
-                    info!(target: AUDIT, unit, ended = ?outcome.ended, audit = "run", "a command ended")
+                    info!(target: AUDIT, unit, ended = ?outcome.ended, audit = "run", "a command ended");
                 }
                 Err(error) => warn!(unit, %error, "how a command ended is not known"),
             }

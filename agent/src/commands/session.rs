@@ -25,7 +25,7 @@ const QUEUE: usize = 4;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How long a caller gets to take in what a command wrote before it ended.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_mins(1);
 
 type Frame = (FrameKind, Bytes);
 type Ran = Result<TransientOutcome, SystemdError>;

@@ -1,6 +1,7 @@
 //! Bodies of requests: read before a handler sees them, within the measure of their route and a time, and large ones
 //! only so many at once. So no caller takes more of the agent's memory than is there for all.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,11 +83,13 @@ async fn read(request: Request, max: u64, within: Duration) -> Result<Request, R
     };
     match read {
         Ok(bytes) => Ok(Request::from_parts(parts, Body::from(bytes))),
-        Err(e) if std::error::Error::source(&e).is_some_and(|e| e.is::<LengthLimitError>()) => {
-            Err(too_large(max))
-        }
+        Err(e) if is_too_large(&e) => Err(too_large(max)),
         Err(e) => Err((StatusCode::BAD_REQUEST, format!("the body cannot be read: {e}")).into_response()),
     }
+}
+
+fn is_too_large(e: &axum::Error) -> bool {
+    e.source().and_then(|why| why.downcast_ref::<LengthLimitError>()).is_some()
 }
 
 fn too_large(max: u64) -> Response {

@@ -129,7 +129,7 @@ async fn what_was_lost_can_be_set_again() {
     for wreck in [
         |path: &str| std::fs::remove_file(path).unwrap(),
         |path: &str| {
-            std::fs::write(path, "\0nonsense").unwrap();
+            atomic::write(Path::new(path), b"\0nonsense", 0o600).unwrap();
         },
     ] {
         let site = Site::new();

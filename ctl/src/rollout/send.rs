@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use deployd_api::deployment::{UploadAnswer, UploadRequest};
-use deployd_api::error::{ErrorBody, ErrorCode};
+use deployd_api::error::ErrorCode;
 use deployd_api::ids::Digest;
 use deployd_api::manifest::Manifest;
 use http_body_util::{BodyExt, StreamBody};
@@ -63,8 +63,7 @@ pub(crate) async fn send(
 
 /// Whether asking anew what is missing may help: the agent is away, or lost what it had reserved for this.
 fn begins_again(error: &CtlError) -> bool {
-    let lost = |body: &ErrorBody| body.code == ErrorCode::UploadIncomplete;
-    error.is_absence() || matches!(error, CtlError::Answer(body) if lost(body))
+    error.is_absence() || matches!(error, CtlError::Answer(body) if body.code == ErrorCode::UploadIncomplete)
 }
 
 /// One `PUT` of all missing contents; files are read on another thread.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use deployd_api::ids::{AppName, Digest};
 
 use super::error::ReleaseError;
-use super::staging::{INCOMING, OBJECTS, open};
+use super::staging::{INCOMING, open};
 use super::{MANIFEST_SUFFIX, Releases, TreeName, entry_names};
 use crate::store::{atomic, crash, sweep};
 
