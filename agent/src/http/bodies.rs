@@ -120,7 +120,7 @@ mod tests {
         let route = ROUTES.iter().find(|r| r.to_string() == path).unwrap();
         let layer = from_fn_with_state((route, bodies.clone()), whole);
         let handler = any(|bytes: Bytes| async move { bytes.len().to_string() });
-        Router::new().route("/", handler.route_layer(layer)).layer(DefaultBodyLimit::disable())
+        Router::new().route("/", handler.layer(layer)).layer(DefaultBodyLimit::disable())
     }
 
     async fn send(path: &str, body: Body) -> u16 {
