@@ -18,7 +18,7 @@ use crate::host::fdstore::Collected;
 use crate::host::lender::{LENDER_SOCKET, Lender};
 use crate::host::systemd::Systemd;
 use crate::host::{facts, fdstore};
-use crate::http::{self, Api, Doors};
+use crate::http::{self, AUDIT, Api, Doors};
 use crate::reload::{self, Notices, Reloader, SetLevel};
 use crate::secrets::Vault;
 use crate::store::Store;
@@ -175,7 +175,7 @@ fn install_runtime(state_dir: &Path) -> anyhow::Result<String> {
 /// Gives what changes the level later.
 fn init_log(level: LogLevel) -> SetLevel {
     use tracing_subscriber::prelude::*;
-    let filter = |level: LogLevel| tracing_subscriber::EnvFilter::new(level.as_str());
+    let filter = |level: LogLevel| tracing_subscriber::EnvFilter::new(directives(level));
     let (layer, handle) = tracing_subscriber::reload::Layer::new(filter(level));
     let registry = tracing_subscriber::registry().with(layer);
     // Under systemd the journal takes fields; by hand a terminal takes lines.
@@ -190,6 +190,11 @@ fn init_log(level: LogLevel) -> SetLevel {
     })
 }
 
+/// Who did what is always told, however little else is.
+fn directives(level: LogLevel) -> String {
+    format!("{},{AUDIT}=info", level.as_str())
+}
+
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         warn!(error = %e, "failed to tell systemd how it goes");
@@ -202,5 +207,54 @@ async fn watchdog() {
     loop {
         notify(&[sd_notify::NotifyState::Watchdog]);
         tokio::time::sleep(every / 3).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn who_did_what_is_told_at_every_level() {
+        for level in [LogLevel::Error, LogLevel::Warn, LogLevel::Info] {
+            let lines = Lines::default();
+            let log = tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::new(directives(level)))
+                .with_writer(lines.clone())
+                .finish();
+            tracing::subscriber::with_default(log, || {
+                info!(target: AUDIT, "an act");
+                info!("a detail");
+            });
+            let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            assert!(told.contains("an act"), "{}: {told}", level.as_str());
+            assert_eq!(told.contains("a detail"), level == LogLevel::Info, "{told}");
+        }
     }
 }

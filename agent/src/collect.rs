@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use deployd_api::error::ErrorBody;
-use deployd_api::ids::Timestamp;
+use deployd_api::ids::{Label, Timestamp};
+use deployd_api::release::ReleaseDocument;
+use deployd_core::state::{AppState, Release};
 use deployd_core::units;
 use tracing::{info, warn};
 
@@ -18,6 +20,7 @@ use crate::commands;
 use crate::driver::clock;
 use crate::effects::{RealHost, on_disk, step_failed};
 use crate::host::systemd::Systemd;
+use crate::http::AUDIT;
 use crate::store::atomic;
 use crate::supervisor::{Supervisor, store_failed};
 
@@ -53,7 +56,9 @@ async fn take_over_commands(systemd: &Systemd) -> Result<(), ErrorBody> {
         let systemd = systemd.clone();
         tokio::spawn(async move {
             match systemd.finish(&unit).await {
-                Ok(outcome) => info!(unit, ended = ?outcome.ended, audit = "run", "a command ended"),
+                Ok(outcome) => {
+                    info!(target: AUDIT, unit, ended = ?outcome.ended, audit = "run", "a command ended");
+                }
                 Err(error) => warn!(unit, %error, "how a command ended is not known"),
             }
         });
@@ -145,14 +150,40 @@ async fn collect_staging(supervisor: &Arc<Supervisor<RealHost>>) -> Result<usize
 
 /// Sealed secrets that no release can come back with. While a deployment runs its plan may name some.
 async fn collect_secrets(supervisor: &Arc<Supervisor<RealHost>>) -> Result<usize, ErrorBody> {
+    let releases = supervisor.host().releases.clone();
+    // Those that were never pushed, too: their secrets may have been set and unset.
+    let apps = on_disk(move || releases.apps()).await?.map_err(|e| step_failed(&e))?;
     let mut collected = 0;
-    for (app, state) in supervisor.apps().await {
-        let Some(_idle) = supervisor.keep_idle(&app).await else { continue };
-        let state = state.lock().await.clone();
-        let kept = state.releases.values().filter(|r| r.is_kept()).map(|r| &r.document);
-        collected += supervisor.host().secrets.prune(&app, kept).await?;
+    for app in apps {
+        let idle = supervisor.keep_idle(&app).await;
+        if supervisor.unreadable().contains_key(&app) || (idle.is_none() && supervisor.has(&app).await) {
+            continue;
+        }
+        let state = match supervisor.app(&app).await {
+            Ok(state) => Some(state.lock().await.clone()),
+            Err(_) => None,
+        };
+        // Hosts begin one after another, and a rollout may stand for days.
+        let rollouts = match supervisor.open_rollouts(&app).await {
+            Ok(rollouts) => rollouts,
+            Err(error) => {
+                warn!(%app, %error, "which secrets are in use is not known: all stay");
+                continue;
+            }
+        };
+        let named = state.iter().flat_map(in_use).chain(rollouts.iter().map(|r| &r.document));
+        collected += supervisor.host().secrets.prune(&app, named).await?;
     }
     Ok(collected)
+}
+
+/// What runs, or may run again.
+fn in_use(state: &AppState) -> impl Iterator<Item = &ReleaseDocument> {
+    let tags = [state.live, state.committed, state.warm, state.candidate].into_iter().flatten();
+    let labels: BTreeSet<Label> =
+        tags.chain(state.draining.iter().copied()).map(|tag| tag.label).chain(state.previous).collect();
+    let used = move |r: &&Release| r.is_kept() || labels.contains(&r.label);
+    state.releases.values().filter(used).map(|r| &r.document)
 }
 
 /// Trampolines and shims that no release names. While a deployment is under way its plan may name one that no
@@ -218,6 +249,47 @@ mod tests {
         assert!(run.join("deployd.sock").exists());
         assert_eq!(sweep(&units, &run), 0);
         assert_eq!(sweep(&dir.path().join("none"), &run), 0);
+    }
+
+    /// A release that was rolled back keeps its secrets as long as its last connections live.
+    #[test]
+    fn what_drains_or_is_on_trial_keeps_its_secrets() {
+        use deployd_api::release::{Origin, ReleaseState};
+        let mut state = AppState::new("shop".parse().unwrap(), 50_000);
+        let spec = deployd_api::spec::parse("app = \"shop\"\n[processes.web]\nexec = \"x\"\n").unwrap();
+        for (label, is) in [
+            ("v1", ReleaseState::RolledBack),
+            ("v2", ReleaseState::RolledBack),
+            ("v3", ReleaseState::Kept),
+            ("v4", ReleaseState::Candidate),
+            ("v5", ReleaseState::Candidate),
+        ] {
+            let document = ReleaseDocument::new(deployd_api::ids::Digest::of(label.as_bytes()), spec.clone());
+            let release = Release {
+                label: label.parse().unwrap(),
+                digest: document.digest(),
+                document,
+                earlier: vec![],
+                tree: String::new(),
+                runtime: String::new(),
+                beam: false,
+                epmd: None,
+                state: is,
+                created: Timestamp(0),
+                origin: Origin::default(),
+                changed: vec![],
+                failure: None,
+                size: 0,
+                runs: 1,
+                base_port: 0,
+                secrets: None,
+            };
+            state.releases.insert(release.label, release);
+        }
+        state.draining = vec!["v2".parse().unwrap()];
+        state.candidate = Some("v5".parse().unwrap());
+        let used: Vec<_> = in_use(&state).map(|d| d.artifact).collect();
+        assert_eq!(used, ["v2", "v3", "v5"].map(|l| deployd_api::ids::Digest::of(l.as_bytes())));
     }
 
     #[test]

@@ -121,6 +121,10 @@ impl Observer for Pretender {
         })
     }
 
+    async fn prepare(&self, _: &AppName, _: &Request) -> Result<(), ErrorBody> {
+        Ok(())
+    }
+
     fn boot_id(&self) -> String {
         self.boot.lock().unwrap().clone()
     }

@@ -72,14 +72,19 @@ impl Drop for Place {
 
 /// Whether a unit is one of a command, by its name.
 pub fn is_command(unit: &str) -> bool {
-    let exec = unit.starts_with(order::EXEC_PREFIX) && !unit.contains('@') && unit.ends_with(".service");
+    let is_id = |id: &str| id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    // Neither part has a dash, so a migration of an app that is named `command` is none.
+    let exec = unit.strip_prefix(order::EXEC_PREFIX).and_then(|rest| {
+        let (app, id) = rest.strip_suffix(".service")?.split_once('-')?;
+        (!app.is_empty() && !app.contains('@') && is_id(id)).then_some(())
+    });
     let run = unit.strip_prefix("deployd-").and_then(|rest| {
         let mut parts = rest.strip_suffix("@1.service")?.split('-');
         let (_, process, _, end) = (parts.next()?, parts.next()?, parts.next()?, parts.next());
         let id = process.strip_prefix(order::RUN_PREFIX)?;
-        (end.is_none() && id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(())
+        (end.is_none() && is_id(id)).then_some(())
     });
-    exec || run.is_some()
+    exec.is_some() || run.is_some()
 }
 
 /// The unit of a command.
@@ -119,6 +124,11 @@ mod tests {
     fn units_of_commands_are_known_by_their_names() {
         for (unit, is) in [
             ("deployd-command-shop-0a1b2c3d.service", true),
+            ("deployd-command-my_app-0a1b2c3d.service", true),
+            ("deployd-command-migrate-v3.service", false),
+            ("deployd-command-0a1b2c3d.service", false),
+            ("deployd-command-shop-0a1b2c3.service", false),
+            ("deployd-command-shop-0a1b2c3d-v1.service", false),
             ("deployd-shop-run_0a1b2c3d-v42.2@1.service", true),
             ("deployd-shop-run_x-v42@1.service", false),
             ("deployd-shop-web-v42@1.service", false),

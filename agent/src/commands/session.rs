@@ -11,6 +11,7 @@ use deployd_api::error::{ErrorBody, ErrorCode};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::ends::{Ends, Input};
 use crate::host::journal;
@@ -22,6 +23,9 @@ const CHUNK: usize = 32 << 10;
 const QUEUE: usize = 4;
 /// How often an empty frame is sent to a caller: only by writing one learns that it is gone.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long a caller gets to take in what a command wrote before it ended.
+const DRAIN: Duration = Duration::from_mins(1);
 
 type Frame = (FrameKind, Bytes);
 type Ran = Result<TransientOutcome, SystemdError>;
@@ -35,14 +39,23 @@ pub enum Ending {
     CallerGone,
 }
 
+/// How a caller goes before its command ended.
+enum Gone {
+    /// By itself.
+    Left,
+    /// Nothing more is told to it.
+    Cut,
+}
+
 /// Serves a caller until the command ends. `run` runs it; when the caller goes away first, `run` is dropped,
-/// unless the command is to go on.
+/// unless the command is to go on. It is as good as gone when `cut` ends.
 pub async fn attend<S>(
     stream: S,
     ends: Ends,
     kind: CommandKind,
     unit: &str,
     run: impl Future<Output = Ran>,
+    cut: impl Future<Output = ()>,
 ) -> Ending
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -63,38 +76,56 @@ where
     let mut run = std::pin::pin!(run);
     let gone = async {
         tokio::select! {
-            _ = &mut writing => {}
-            _ = &mut reading => {}
+            _ = &mut writing => Gone::Left,
+            _ = &mut reading => Gone::Left,
+            () = cut => Gone::Cut,
         }
     };
     let ran = tokio::select! {
-        ran = &mut run => Some(ran),
-        () = gone => None,
+        ran = &mut run => Ok(ran),
+        gone = gone => Err(gone),
     };
     reading.abort();
+    if matches!(ran, Err(Gone::Cut)) {
+        writing.abort();
+    }
     let ran = match (ran, kind) {
-        (None, CommandKind::Run) => Some(run.await),
-        (ran, _) => ran,
+        (Err(_), CommandKind::Run) => Some(run.await),
+        (ran, _) => ran.ok(),
     };
     drop(other_side);
     // Without a receiver there is nobody to be told.
     let _ = ended.send(true);
     let Some(ran) = ran else {
-        pumps.iter().for_each(tokio::task::JoinHandle::abort);
+        pumps.iter().for_each(JoinHandle::abort);
         return Ending::CallerGone;
     };
     let end = outcome(unit, ran);
+    let content = serde_json::to_vec(&end).unwrap_or_default();
+    // A caller that stops reading does not hold its place for ever.
+    if tokio::time::timeout(DRAIN, tell_rest(&mut pumps, frames, content, &mut writing)).await.is_err() {
+        pumps.iter().for_each(JoinHandle::abort);
+        writing.abort();
+    }
+    Ending::Command(end)
+}
+
+/// The rest of what the command wrote, and how it ended.
+async fn tell_rest(
+    pumps: &mut [JoinHandle<()>],
+    frames: mpsc::Sender<Frame>,
+    end: Vec<u8>,
+    writing: &mut JoinHandle<io::Result<()>>,
+) {
     for pump in pumps {
         drop(pump.await);
     }
-    let content = serde_json::to_vec(&end).unwrap_or_default();
-    if frames.send((FrameKind::End, content.into())).await.is_ok() {
+    if frames.send((FrameKind::End, end.into())).await.is_ok() {
         drop(frames);
         if !writing.is_finished() {
             drop(writing.await);
         }
     }
-    Ending::Command(end)
 }
 
 /// From the caller to the command. Ends when the caller is gone.

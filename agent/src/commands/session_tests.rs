@@ -49,7 +49,26 @@ fn session(line: &str, terminal: Option<Terminal>) -> (DuplexStream, tokio::task
     let ends = Ends::open(CommandKind::Exec, terminal.as_ref()).unwrap();
     let run = start(&ends, line);
     let (ours, theirs) = tokio::io::duplex(16 << 10);
-    (ours, tokio::spawn(async move { attend(theirs, ends, CommandKind::Exec, "x.service", run).await }))
+    let never = std::future::pending();
+    let attended = async move { attend(theirs, ends, CommandKind::Exec, "x.service", run, never).await };
+    (ours, tokio::spawn(attended))
+}
+
+/// A caller whose certificate is revoked loses its command, although its connection stands.
+#[tokio::test]
+async fn a_caller_that_is_cut_off_is_gone() {
+    let ends = Ends::open(CommandKind::Exec, None).unwrap();
+    let run = start(&ends, "read line");
+    let (mut ours, theirs) = tokio::io::duplex(16 << 10);
+    let (cut, told) = tokio::sync::oneshot::channel::<()>();
+    let told = async { drop(told.await) };
+    let attended = async move { attend(theirs, ends, CommandKind::Exec, "x.service", run, told).await };
+    let attended = tokio::spawn(attended);
+    cut.send(()).unwrap();
+    assert!(matches!(attended.await.unwrap(), Ending::CallerGone));
+    let mut rest = Vec::new();
+    ours.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty(), "nothing more was told");
 }
 
 async fn send(to: &mut (impl AsyncWrite + Unpin), kind: FrameKind, content: &[u8]) {

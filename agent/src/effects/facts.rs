@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::ids::{AppName, Digest, ProcessName};
+use deployd_api::ids::{AppName, ProcessName};
 use deployd_api::manifest::{EntryKind, Manifest};
 use deployd_api::needs::Named;
+use deployd_api::release::ReleaseDocument;
 use deployd_api::spec::{Address, Spec};
 use deployd_core::action::UnitFile;
 use deployd_core::facts::{ArtifactFacts, Facts, Platform};
@@ -26,11 +28,55 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 impl Observer for RealHost {
     async fn facts(&self, request: &Request, state: AppState, others: &Claims) -> Result<Facts, ErrorBody> {
+        self.facts_with(request, None, state, others).await
+    }
+
+    async fn prepare(&self, app: &AppName, request: &Request) -> Result<(), ErrorBody> {
+        let Request::Push(push) = request else { return Ok(()) };
+        // What cannot be delivered is for the plan to refuse.
+        if self.secrets.missing(app, &push.document.secrets).await?.is_empty() {
+            self.secrets.prepare(app, &push.document).await?;
+        }
+        Ok(())
+    }
+
+    fn boot_id(&self) -> String {
+        self.settings.boot_id.clone()
+    }
+
+    fn is_committed(&self, target: &UnitFile, wanted_by: &str) -> bool {
+        super::is_committed(target, Path::new(wanted_by))
+    }
+
+    async fn next_uid(&self) -> Result<u32, ErrorBody> {
+        let next = self.store.next_uid(self.settings.uids.clone()).await;
+        next.map_err(|e| crate::supervisor::store_failed(&e))
+    }
+
+    async fn allocate_uid(&self, app: &AppName) -> Result<u32, ErrorBody> {
+        loop {
+            let given = self.store.allocate_uid(app, self.settings.uids.clone(), clock::now()).await;
+            let uid = given.map_err(|e| crate::supervisor::store_failed(&e))?;
+            // Somebody else's already: the next one then.
+            if users::is_free(uid) {
+                return Ok(uid);
+            }
+        }
+    }
+}
+
+impl RealHost {
+    /// The same for a push that is only asked about: of this manifest, of which nothing needs to have been sent.
+    pub async fn facts_with(
+        &self,
+        request: &Request,
+        manifest: Option<Arc<Manifest>>,
+        state: AppState,
+        others: &Claims,
+    ) -> Result<Facts, ErrorBody> {
         let spec = wanted(request, &state);
         let artifact = match request {
-            Request::Push(push) => {
-                self.artifact(&state.app, push.document.artifact, &push.document.spec).await?
-            }
+            Request::Push(push) => self.artifact(&state.app, &push.document, manifest).await?,
             _ => None,
         };
         let (secrets, unsealed) = self.secrets(request, &state.app).await?;
@@ -66,40 +112,11 @@ impl Observer for RealHost {
         })
     }
 
-    fn boot_id(&self) -> String {
-        self.settings.boot_id.clone()
-    }
-
-    fn is_committed(&self, target: &UnitFile, wanted_by: &str) -> bool {
-        super::is_committed(target, Path::new(wanted_by))
-    }
-
-    async fn next_uid(&self) -> Result<u32, ErrorBody> {
-        let next = self.store.next_uid(self.settings.uids.clone()).await;
-        next.map_err(|e| crate::supervisor::store_failed(&e))
-    }
-
-    async fn allocate_uid(&self, app: &AppName) -> Result<u32, ErrorBody> {
-        loop {
-            let given = self.store.allocate_uid(app, self.settings.uids.clone(), clock::now()).await;
-            let uid = given.map_err(|e| crate::supervisor::store_failed(&e))?;
-            // Somebody else's already: the next one then.
-            if users::is_free(uid) {
-                return Ok(uid);
-            }
-        }
-    }
-}
-
-impl RealHost {
     /// The versions that the app has, and what the request names and is not among what can be delivered.
     async fn secrets(&self, request: &Request, app: &AppName) -> Result<(Versions, Versions), ErrorBody> {
         let current = self.secrets.versions(app).await?;
         let Request::Push(push) = request else { return Ok((current, Versions::new())) };
         let missing = self.secrets.missing(app, &push.document.secrets).await?;
-        if missing.is_empty() {
-            self.secrets.prepare(app, &push.document).await?;
-        }
         Ok((current, missing))
     }
 
@@ -120,9 +137,10 @@ impl RealHost {
     async fn artifact(
         &self,
         app: &AppName,
-        artifact: Digest,
-        spec: &Spec,
+        document: &ReleaseDocument,
+        manifest: Option<Arc<Manifest>>,
     ) -> Result<Option<ArtifactFacts>, ErrorBody> {
+        let (artifact, spec) = (document.artifact, &document.spec);
         let word = |p: &deployd_api::spec::Process| p.exec.first().cloned().unwrap_or_default();
         let inside = |w: &String| w.contains('/') && !w.starts_with('/');
         let clean = |w: String| w.trim_start_matches("./").to_owned();
@@ -131,13 +149,15 @@ impl RealHost {
         let words: Vec<(ProcessName, String)> =
             spec.processes.iter().map(|(name, process)| (name.clone(), clean(word(process)))).collect();
         let look = move || {
-            let Some(staged) = releases.peek(&of, artifact, &paths).map_err(|e| release_failed(&e))? else {
-                return Ok(None);
+            let staged = match manifest {
+                Some(manifest) => releases.look(&of, manifest, &paths).map(Some),
+                None => releases.peek(&of, artifact, &paths),
             };
+            let Some(staged) = staged.map_err(|e| release_failed(&e))? else { return Ok(None) };
             // What has not arrived yet is judged when it has: a plan asks before anything is sent.
             let seen = words.into_iter().filter(|(_, word)| !staged.unseen.contains(word));
             let programs: BTreeMap<_, _> =
-                seen.map(|(name, word)| (name, elf::inspect(&staged.peek, &word, PATH))).collect();
+                seen.map(|(name, word)| (name, elf::inspect(staged.peek.path(), &word, PATH))).collect();
             let space = crate::store::disk::observe(&dir)
                 .map_err(|e| super::files::io_failed("look at the room of", &dir, &e))?;
             Ok(Some((staged, programs, space)))
@@ -244,8 +264,8 @@ fn holder_text(holder: &facts::PortHolder) -> String {
 
 #[cfg(test)]
 mod tests {
-    use deployd_api::ids::Timestamp;
-    use deployd_api::release::{Origin, ReleaseDocument, ReleaseState};
+    use deployd_api::ids::{Digest, Timestamp};
+    use deployd_api::release::{Origin, ReleaseState};
     use deployd_api::spec::parse;
     use deployd_core::state::Release;
 

@@ -225,9 +225,13 @@ impl RealHost {
             }
         }
         self.systemd.daemon_reload().await.map_err(|e| step_failed(&e))?;
-        self.secrets.forget(app).await?;
-        let (releases, app) = (self.releases.clone(), app.clone());
-        let removed = blocking(move || releases.remove_app(&app)).await?.map_err(|e| release_failed(&e))?;
+        // What its fleet did is no news to an app that comes back; the epoch of its lease goes on.
+        let key = crate::supervisor::rollouts_key(app);
+        self.store.delete_meta(key).await.map_err(|e| crate::supervisor::store_failed(&e))?;
+        let (releases, of) = (self.releases.clone(), app.clone());
+        let remove =
+            async move { blocking(move || releases.remove_app(&of)).await?.map_err(|e| release_failed(&e)) };
+        let removed = self.secrets.forget(app, remove).await?;
         let note = removed.leftovers.first().map(|(path, why)| format!("{} stays: {why}", path.display()));
         Ok(Done { note, learned: None })
     }

@@ -14,9 +14,11 @@ use deployd_api::spec::Spec;
 use deployd_api::status::{AppStatus, DoctorReport};
 use deployd_core::plan::{Push, Request};
 use futures_util::future::join_all;
+use tracing::info;
 
 use super::Api;
 use super::answer::{Answer, Refused, body, id};
+use super::audit::AUDIT;
 use super::caller::Caller;
 use super::leases::claimed;
 use crate::observe;
@@ -189,10 +191,12 @@ pub(super) async fn releases(State(api): State<Api>, Path(app): Path<String>) ->
 
 pub(super) async fn clear(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path((app, label)): Path<(String, String)>,
 ) -> Answer<Vec<ReleaseRow>> {
     let (app, label): (AppName, Label) = (id(&app)?, id(&label)?);
     api.supervisor.clear(&app, label).await?;
+    info!(target: AUDIT, audit = "clear", caller = caller.name, %app, %label, "a release was cleared");
     Ok(Json(observe::releases::list(&api.supervisor, &app).await?))
 }
 

@@ -1,4 +1,6 @@
 //! One line in the agent's log for each refused call: who, from where, what, why. Never bodies or queries.
+//!
+//! What callers did that no deployment records is told under [`AUDIT`], whatever the log's level is.
 
 use axum::extract::Request;
 use axum::http::Method;
@@ -9,6 +11,9 @@ use tracing::{info, warn};
 
 use super::answer::in_our_form;
 use super::caller::Caller;
+
+/// The target of lines about what somebody did: never filtered out.
+pub const AUDIT: &str = "audit";
 
 /// What a refusal leaves for the log on its response.
 #[derive(Debug, Clone)]

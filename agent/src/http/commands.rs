@@ -19,7 +19,9 @@ use tracing::{info, warn};
 
 use super::Api;
 use super::answer::{Refused, body, id};
+use super::audit::AUDIT;
 use super::caller::Caller;
+use super::session::Session;
 use crate::commands::ends::Ends;
 use crate::commands::order::{self, Order};
 use crate::commands::session::{Ending, attend};
@@ -37,6 +39,8 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 pub(super) async fn run(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
+    // Root's connection has none.
+    session: Option<Extension<Arc<Session>>>,
     Path(app): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
@@ -54,10 +58,11 @@ pub(super) async fn run(
     let systemd = api.supervisor.host().systemd.clone();
     refuse_repeat(&systemd, &order).await?;
     let ends = Ends::open(request.kind, request.terminal.as_ref()).map_err(|e| step_failed(&e))?;
-    let audit = Audit { app, by: request.by, order, pid: Arc::default() };
+    let audit = Audit { app, caller: caller.name, by: request.by, order, pid: Arc::default() };
+    let session = session.map(|Extension(session)| session);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(stream) => audit.attend(TokioIo::new(stream), ends, systemd, place).await,
+            Ok(stream) => audit.attend(TokioIo::new(stream), session, ends, systemd, place).await,
             Err(error) => warn!(%error, "a caller went away before its command began"),
         }
     });
@@ -103,6 +108,7 @@ async fn refuse_repeat(systemd: &Systemd, order: &Order) -> Result<(), Refused> 
 /// words: the others may hold a secret.
 struct Audit {
     app: AppName,
+    caller: String,
     by: String,
     order: Order,
     pid: Arc<OnceLock<u32>>,
@@ -112,6 +118,7 @@ impl Audit {
     async fn attend(
         self,
         stream: TokioIo<hyper::upgrade::Upgraded>,
+        session: Option<Arc<Session>>,
         ends: Ends,
         systemd: Systemd,
         place: Place,
@@ -122,7 +129,14 @@ impl Audit {
         let leftover = if kind == CommandKind::Run { Leftover::Finish } else { Leftover::Stop };
         let looking = tokio::spawn(learn_pid(systemd.clone(), unit.clone(), self.pid.clone()));
         let running = systemd.run_transient(&unit, &spec, leftover);
-        let ending = attend(stream, ends, kind, &unit, running).await;
+        // The connection's own watch ended with the upgrade.
+        let cut = async {
+            match &session {
+                Some(session) => session.cut_off().await,
+                None => std::future::pending().await,
+            }
+        };
+        let ending = attend(stream, ends, kind, &unit, running, cut).await;
         looking.abort();
         let outcome = match ending {
             Ending::Command(end) => serde_json::to_string(&end).unwrap_or_default(),
@@ -140,7 +154,7 @@ impl Audit {
         };
         let Order { unit, program, process, label, .. } = &self.order;
         let pid = self.pid.get();
-        info!(audit, app = %self.app, by = %self.by, %process, %label, program, unit, pid, outcome, "{what}");
+        info!(target: AUDIT, audit, caller = self.caller, app = %self.app, by = %self.by, %process, %label, program, unit, pid, outcome, "{what}");
     }
 }
 

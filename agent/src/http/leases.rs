@@ -8,9 +8,11 @@ use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::fleet::{LEASE_HEADER, Lease, LeaseRequest};
 use deployd_api::ids::{AppName, DeploymentId};
 use serde::Deserialize;
+use tracing::info;
 
 use super::Api;
 use super::answer::{Answer, Refused, body, id};
+use super::audit::AUDIT;
 use super::caller::Caller;
 use crate::supervisor::Claim;
 
@@ -51,10 +53,14 @@ pub(super) struct Whose {
 /// Gives it up; one that another holds stays. Answers who holds it then.
 pub(super) async fn give_up(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     Query(whose): Query<Whose>,
 ) -> Answer<Option<Lease>> {
-    Ok(Json(api.supervisor.give_up_lease(&id(&app)?, &whose.id).await?))
+    let app: AppName = id(&app)?;
+    let held = api.supervisor.give_up_lease(&app, &whose.id).await?;
+    info!(target: AUDIT, audit = "lease", caller = caller.name, %app, id = %whose.id, "a lease was given up");
+    Ok(Json(held))
 }
 
 #[cfg(test)]

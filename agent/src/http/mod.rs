@@ -5,6 +5,7 @@
 //! | `routes` | the router: the table of [`deployd_api::route`], each entry with its handler |
 //! | `access` | who may call what, decided in one place |
 //! | `audit` | a line in the log for each refused call |
+//! | `bodies` | how large a body may be, and how many of them |
 //! | [`caller`] | who calls |
 //! | `remote` | mutual TLS, and what a stranger may cost: `pending` |
 //! | `session` | a connection of a caller, and what it may take: `limits` |
@@ -18,6 +19,7 @@ mod access;
 mod answer;
 mod apps;
 mod audit;
+mod bodies;
 pub mod caller;
 mod commands;
 mod deployments;
@@ -45,6 +47,7 @@ use crate::reload::Notices;
 use crate::supervisor::Supervisor;
 use crate::tls::Trust;
 
+pub use audit::AUDIT;
 pub use remote::Doors;
 pub use routes::router;
 pub use serve::{bind, serve};

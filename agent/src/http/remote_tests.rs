@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::on;
 use deployd_api::access::{Role, host_uri};
+use hyper::upgrade::OnUpgrade;
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,6 +21,7 @@ use super::limits::CONNECTIONS_MAX;
 use super::pending::PENDING_MAX;
 use super::remote::Doors;
 use super::routes::{assemble, filter};
+use super::session::Session;
 use crate::driver::clock;
 use crate::store::atomic;
 use crate::tls::pki::{Caller, Fleet, Identity};
@@ -40,12 +45,16 @@ impl Drop for Host {
 
 impl Host {
     async fn start() -> Self {
+        Self::with(assemble(|route| Some(on(filter(route.method), || async { StatusCode::NO_CONTENT }))))
+            .await
+    }
+
+    async fn with(router: Router) -> Self {
         let (dir, fleet) = (tempfile::tempdir().unwrap(), Fleet::new());
         fleet.enroll(dir.path(), "web1");
         let trust = Trust::open(dir.path(), clock::now());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        let router = assemble(|route| Some(on(filter(route.method), || async { StatusCode::NO_CONTENT })));
         let server = tokio::spawn(Doors::new(trust.clone()).serve(listener, router));
         Self { dir, fleet, trust, at, server }
     }
@@ -238,6 +247,37 @@ async fn a_caller_that_is_revoked_is_cut_in_the_middle() {
     host.trust.reload(clock::now()).unwrap();
     let mut rest = Vec::new();
     // It ends by itself; whether with a farewell is the connection's.
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+}
+
+/// Answers as `exec` does: the connection is another protocol's, until its caller is cut off.
+async fn held(mut request: Request) -> Response {
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>().unwrap();
+    let session = request.extensions().get::<Arc<Session>>().unwrap().clone();
+    tokio::spawn(async move {
+        let stream = upgrade.await.unwrap();
+        session.cut_off().await;
+        drop(stream);
+    });
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "x")];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+#[tokio::test]
+async fn a_caller_that_is_revoked_is_cut_after_an_upgrade_too() {
+    let host = Host::with(assemble(|route| Some(on(filter(route.method), held)))).await;
+    let mut stream = host.connect(Some(host.fleet.admin())).await.unwrap();
+    let head = "GET /v1/host HTTP/1.1\r\nhost: web1\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"\r\n\r\n") {
+        said.push(stream.read_u8().await.unwrap());
+    }
+    assert_eq!(status(&said), 101, "{}", String::from_utf8_lossy(&said));
+    enroll::install_revoked(host.dir.path(), &host.fleet.revoked(2, &[77], 30), clock::now()).unwrap();
+    host.trust.reload(clock::now()).unwrap();
+    let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
     assert!(rest.is_empty());
 }

@@ -7,15 +7,12 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use deployd_api::route::Method::{self, Delete, Get, Post, Put};
-use deployd_api::route::{ROUTES, Route};
+use deployd_api::route::{LARGE_MAX, ROUTES, Route};
 
 use super::{
-    Api, access, answer, apps, audit, commands, deployments, host, leases, logs, rollouts, secrets, tls,
-    uploads,
+    Api, access, answer, apps, audit, bodies, commands, deployments, host, leases, logs, rollouts, secrets,
+    tls, uploads,
 };
-
-/// Largest JSON body: a manifest of half a million entries.
-const JSON_LIMIT: usize = 256 << 20;
 
 /// Makes what answers a method of a path.
 type Make = fn(MethodFilter) -> MethodRouter<Api>;
@@ -69,11 +66,17 @@ pub fn router(api: Api) -> Router {
 pub(super) fn assemble<S: Clone + Send + Sync + 'static>(
     handler: impl Fn(&'static Route) -> Option<MethodRouter<S>>,
 ) -> Router<S> {
+    let large = bodies::Bodies::default();
+    // Nothing of a body is read before its caller may call.
     let guarded = ROUTES.iter().filter_map(|route| {
-        Some((route.path, handler(route)?.route_layer(from_fn_with_state(route, access::decide))))
+        let whole = handler(route)?.route_layer(from_fn_with_state((route, large.clone()), bodies::whole));
+        Some((route.path, whole.route_layer(from_fn_with_state(route, access::decide))))
     });
     let router = guarded.fold(Router::new(), |router, (path, methods)| router.route(path, methods));
-    router.fallback(answer::no_route).layer(DefaultBodyLimit::max(JSON_LIMIT)).layer(from_fn(audit::noted))
+    router
+        .fallback(answer::no_route)
+        .layer(DefaultBodyLimit::max(LARGE_MAX as usize))
+        .layer(from_fn(audit::noted))
 }
 
 pub(super) fn filter(method: Method) -> MethodFilter {

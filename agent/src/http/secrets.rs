@@ -14,6 +14,7 @@ use zeroize::Zeroize as _;
 
 use super::Api;
 use super::answer::{Answer, Refused, id};
+use super::audit::AUDIT;
 use super::caller::Caller;
 use crate::driver::clock;
 use crate::store::secrets::SecretRecord;
@@ -39,7 +40,7 @@ pub(super) async fn change(
     let names = |of: &mut dyn Iterator<Item = &str>| of.collect::<Vec<_>>().join(" ");
     let set = names(&mut request.set.keys().map(SecretName::as_str));
     let unset = names(&mut request.unset.iter().map(SecretName::as_str));
-    info!(%app, by = %request.by, %set, %unset, "secrets were changed");
+    info!(target: AUDIT, audit = "secrets", caller = caller.name, %app, by = %request.by, %set, %unset, "secrets were changed");
     Ok(Json(rows(&api, &app).await?))
 }
 

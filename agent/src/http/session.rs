@@ -28,6 +28,8 @@ use crate::tls::{Loaded, Peer};
 
 /// How long the head of a request may take, and how long a connection may rest between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a certificate is taken for good without a look at the clock.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// Most bytes of a request's head.
 const HEAD_MAX: usize = 64 << 10;
 /// Most headers of a request.
@@ -79,7 +81,31 @@ impl Session {
         Some(ErrorBody::new(ErrorCode::RateLimited, limited, ErrorCode::RateLimited.next()))
     }
 
-    async fn answer(&self, router: Router, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+    /// Ends when nothing more is taken from this caller, and tells so in the log.
+    pub(super) async fn cut_off(&self) {
+        let mut changes = self.trust.clone();
+        let why = loop {
+            changes.mark_unchanged();
+            if let Some(why) = self.ended() {
+                break why;
+            }
+            // By the wall clock, which may be set meanwhile: looked at now and then.
+            let left = Duration::from_millis(self.peer.not_after.0.saturating_sub(clock::now().0) + 1);
+            tokio::select! {
+                // Without a sender the agent is ending; time goes on to count.
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+            }
+        };
+        let from = self.caller.from_told();
+        warn!(caller = self.caller.name, from, why, "cut a caller off");
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        router: Router,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, Infallible> {
         if let Some(refusal) = self.refusal() {
             let why = Why { code: refusal.code, message: refusal.message.clone() };
             audit::note(&self.caller, request.method(), request.uri().path(), &why);
@@ -93,6 +119,8 @@ impl Session {
             return Ok(response);
         }
         request.extensions_mut().insert(self.caller.clone());
+        // What outlives the request, because it became a connection of its own, counts on and can be cut off.
+        request.extensions_mut().insert(self.clone());
         router.oneshot(request).await
     }
 
@@ -101,8 +129,6 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let mut changes = self.trust.clone();
-        changes.mark_unchanged();
         let this = Arc::new(self);
         let session = this.clone();
         let service = service_fn(move |request| {
@@ -116,23 +142,13 @@ impl Session {
             .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        tokio::pin!(served);
-        loop {
-            tokio::select! {
-                done = &mut served => {
-                    if let Err(e) = done {
-                        debug!(caller = this.caller.name, error = %e, "a caller went away");
-                    }
-                    return;
-                }
-                Ok(()) = changes.changed() => {
-                    if let Some(why) = this.ended() {
-                        let from = this.caller.from_told();
-                        warn!(caller = this.caller.name, from, why, "cut a caller off");
-                        return;
-                    }
+        tokio::select! {
+            done = served => {
+                if let Err(e) = done {
+                    debug!(caller = this.caller.name, error = %e, "a caller went away");
                 }
             }
+            () = this.cut_off() => {}
         }
     }
 }

@@ -1,17 +1,19 @@
 //! Routes of the host's certificate: a request for a new one, the answer, and the list of revoked ones. What was
 //! taken in is in force when the call is answered.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::fleet::CertificateInfo;
 use tracing::info;
 
 use super::Api;
 use super::answer::{Answer, Refused};
+use super::audit::AUDIT;
+use super::caller::Caller;
 use crate::driver::clock;
 use crate::effects::on_disk;
 use crate::tls::{TlsError, Trust, enroll};
@@ -25,18 +27,26 @@ pub(super) async fn request(State(api): State<Api>) -> Result<Response, Refused>
     Ok(([(header::CONTENT_TYPE, "application/x-pem-file")], made).into_response())
 }
 
-pub(super) async fn certificate(State(api): State<Api>, bundle: Bytes) -> Answer<CertificateInfo> {
+pub(super) async fn certificate(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    bundle: Bytes,
+) -> Answer<CertificateInfo> {
     let bundle = text(bundle)?;
     let info = replaced(&api.trust, move |trust| enroll::install(trust.dir(), &bundle, clock::now())).await?;
-    info!(serial = %info.serial, "the host has a new certificate");
+    info!(target: AUDIT, audit = "tls", caller = caller.name, serial = %info.serial, "the host has a new certificate");
     Ok(Json(info))
 }
 
-pub(super) async fn revoked(State(api): State<Api>, list: Bytes) -> Answer<serde_json::Value> {
+pub(super) async fn revoked(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    list: Bytes,
+) -> Answer<serde_json::Value> {
     let list = text(list)?;
     let install = move |trust: &Trust| enroll::install_revoked(trust.dir(), &list, clock::now());
     let revoked = replaced(&api.trust, install).await?;
-    info!(revoked, "the host has a new list of revoked certificates");
+    info!(target: AUDIT, audit = "tls", caller = caller.name, revoked, "the host has a new list of revoked certificates");
     Ok(Json(serde_json::json!({ "revoked": revoked })))
 }
 

@@ -1,6 +1,7 @@
 //! Routes of uploads: what is missing, and the stream that brings it.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,9 @@ use axum::http::header::CONTENT_ENCODING;
 use deployd_api::deployment::{UploadAnswer, UploadRequest};
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Digest};
-use futures_util::TryStreamExt as _;
+use futures_util::stream::{self, Stream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::Semaphore;
 use tokio_util::io::StreamReader;
 
 use super::Api;
@@ -25,9 +28,23 @@ use crate::store::releases::Encoding;
 /// How long a push that sends nothing keeps its room.
 const IDLE_MAX: Duration = Duration::from_hours(1);
 
-/// Room promised to pushes that are under way.
-#[derive(Debug, Clone, Default)]
-pub struct Reserved(Arc<Mutex<HashMap<(AppName, Digest), Promised>>>);
+/// Streams that are received at one time: each has a window of memory.
+const RECEIVES_MAX: usize = 8;
+/// How long a stream may be silent.
+const SILENT_MAX: Duration = Duration::from_mins(1);
+
+/// Room promised to pushes that are under way, and places for what they send.
+#[derive(Debug, Clone)]
+pub struct Reserved {
+    rooms: Arc<Mutex<HashMap<(AppName, Digest), Promised>>>,
+    receives: Arc<Semaphore>,
+}
+
+impl Default for Reserved {
+    fn default() -> Self {
+        Self { rooms: Arc::default(), receives: Arc::new(Semaphore::new(RECEIVES_MAX)) }
+    }
+}
 
 #[derive(Debug)]
 struct Promised {
@@ -39,12 +56,23 @@ struct Promised {
 impl Reserved {
     fn map(&self) -> MutexGuard<'_, HashMap<(AppName, Digest), Promised>> {
         // A panic elsewhere leaves the map valid: entries are inserted and removed whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, app: &AppName, artifact: Digest, room: Reservation) {
         let promised = Promised { room, touched: Instant::now() };
         self.map().insert((app.clone(), artifact), promised);
+    }
+
+    /// Refuses to take what has no room: the push was refused, went on long ago, or was begun with an agent before
+    /// this one.
+    fn require(&self, app: &AppName, artifact: Digest) -> Result<(), ErrorBody> {
+        if self.map().contains_key(&(app.clone(), artifact)) {
+            return Ok(());
+        }
+        let message = format!("no room is reserved for files of this artifact of {app}");
+        let hint = "push again: it asks for room first, and goes on where it stopped";
+        Err(ErrorBody::new(ErrorCode::UploadIncomplete, message, hint))
     }
 
     /// A part is on disk now.
@@ -101,12 +129,25 @@ pub(super) async fn receive(
 ) -> Answer<serde_json::Value> {
     let (app, artifact): (AppName, Digest) = (id(&app)?, id(&artifact)?);
     let encoding = encoding(&headers)?;
-    let stream = content.into_data_stream().map_err(std::io::Error::other);
-    let reader = StreamReader::new(stream);
+    api.reserved.require(&app, artifact)?;
+    let _place = api.reserved.receives.acquire().await.map_err(|_| ending())?;
+    let reader = StreamReader::new(heard(content.into_data_stream().map_err(std::io::Error::other)));
     let on_disk = |part| api.reserved.used(&app, artifact, part);
     let received = api.supervisor.host().releases.receive(&app, artifact, encoding, reader, on_disk).await;
     let received = received.map_err(|e| release_failed(&e))?;
     Ok(Json(serde_json::json!({ "files": received.files, "bytes": received.bytes })))
+}
+
+/// A stream that breaks off when it is silent for too long: it has a place that others wait for.
+fn heard<T>(stream: impl Stream<Item = io::Result<T>> + Unpin) -> impl Stream<Item = io::Result<T>> + Unpin {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, "nothing was sent for a minute");
+    Box::pin(stream::unfold(Some(stream), move |from| async move {
+        let mut from = from?;
+        match tokio::time::timeout(SILENT_MAX, from.next()).await {
+            Ok(next) => next.map(|part| (part, Some(from))),
+            Err(_) => Some((Err(silent()), None)),
+        }
+    }))
 }
 
 /// How the body is encoded; one that is not known is refused before a byte of it is read.
@@ -152,7 +193,10 @@ mod tests {
         reserved.keep(&app, two, ledger.reserve(need).unwrap());
         reserved.used(&app, one, Need { bytes: 4096, inodes: 1 });
         assert_eq!(ledger.promised(), Need { bytes: 12_288, inodes: 3 });
+        assert!(reserved.require(&app, one).is_ok());
         reserved.release(&app, one);
+        let refusal = reserved.require(&app, one).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::UploadIncomplete, "ctl begins again at this one");
         assert_eq!(ledger.promised(), need);
         reserved.expire(IDLE_MAX);
         assert_eq!(ledger.promised(), need, "it was just made");

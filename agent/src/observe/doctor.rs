@@ -251,10 +251,10 @@ async fn content_findings(host: &RealHost, state: &AppState) -> Result<Vec<Findi
 fn leftover_findings(expected: &BTreeSet<String>, unknown: &[String], units: &[UnitBrief]) -> Vec<Finding> {
     // Those of apps with such a name are instances, or sockets.
     let ours = |name: &str| {
-        let begins = |starts: [&str; 2]| starts.iter().any(|start| name.starts_with(start));
+        let begins = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
         crate::commands::is_command(name)
-            || begins(["deployd-fd@", "deployd-fd-nb@"])
-            || (begins(["deployd-relay-", "deployd-check-"])
+            || begins(&["deployd-fd@", "deployd-fd-nb@"])
+            || (begins(&["deployd-relay-", "deployd-check-", "deployd-seal-"])
                 && name.ends_with(".service")
                 && !name.contains('@'))
     };

@@ -19,38 +19,17 @@ use super::outline;
 use crate::effects::{RealHost, release_failed, step_failed};
 use crate::store::disk;
 use crate::store::releases::TreeName;
-use crate::store::secrets::Versions;
-use crate::supervisor::{Observer as _, Supervisor};
+use crate::supervisor::Supervisor;
 
 type Deployd = Arc<Supervisor<RealHost>>;
 
 /// What a push of this would do; nothing is changed.
 pub async fn answer(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswer, ErrorBody> {
-    let (app, artifact) = (request.spec.app.clone(), request.manifest.digest());
-    let releases = deployd.host().releases.clone();
-    let begun = releases.is_begun(&app, artifact);
-    let known = releases.apps().is_ok_and(|apps| apps.contains(&app));
-    let answer = look(deployd, request).await;
-    if !begun {
-        // A plan leaves nothing behind; a push that begins beside it asks again for what is missing.
-        let forgotten = tokio::task::spawn_blocking(move || {
-            releases.forget_look(&app, artifact);
-            if !known {
-                releases.forget_empty(&app);
-            }
-        })
-        .await;
-        forgotten.map_err(|e| step_failed(&e))?;
-    }
-    answer
-}
-
-async fn look(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswer, ErrorBody> {
     let app = request.spec.app.clone();
-    let manifest = request.manifest.clone();
+    let manifest = Arc::new(request.manifest);
     let changed_files = changed_files(deployd, &app, &manifest).await;
     let (releases, of, copy) = (deployd.host().releases.clone(), app.clone(), manifest.clone());
-    let work = move || releases.begin(&of, &copy);
+    let work = move || releases.missing(&of, &copy);
     let missing = tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| step_failed(&e))?
@@ -61,10 +40,17 @@ async fn look(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswer, Err
         Err(_) => AppState::new(app.clone(), 0),
     };
     let secrets = deployd.host().secrets.versions(&app).await?;
-    let push = push_of(request, &secrets);
+    let document = ReleaseDocument::new(missing.artifact, request.spec);
+    let document = ReleaseDocument { secrets: secrets.clone(), ..document };
+    let push = Push {
+        strategy: request.strategy,
+        migrate: request.migrate,
+        needs: request.needs,
+        ..Push::new(document, request.processes.as_deref())
+    };
     let asked = Request::Push(Box::new(push.clone()));
     let others = deployd.claims_beside(&state).await;
-    let facts = deployd.host().facts(&asked, state.clone(), &others).await?;
+    let facts = deployd.host().facts_with(&asked, Some(manifest.clone()), state.clone(), &others).await?;
     let fits = fits(deployd, &push, &facts);
     let (planned, refused) = match plan::plan(&asked, &facts) {
         Ok(planned) => (Some(planned), None),
@@ -100,18 +86,6 @@ async fn look(deployd: &Deployd, request: PlanRequest) -> Result<PlanAnswer, Err
         answer.steps = told(&plan);
     }
     Ok(answer)
-}
-
-/// The push that the plan is asked for: with the secrets that the app has now.
-fn push_of(request: PlanRequest, secrets: &Versions) -> Push {
-    let document = ReleaseDocument::new(request.manifest.digest(), request.spec);
-    let document = ReleaseDocument { secrets: secrets.clone(), ..document };
-    Push {
-        strategy: request.strategy,
-        migrate: request.migrate,
-        needs: request.needs,
-        ..Push::new(document, request.processes.as_deref())
-    }
 }
 
 /// The steps in words; bookkeeping is no news to a person.

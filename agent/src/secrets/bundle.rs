@@ -22,18 +22,23 @@ impl Bundle {
         self.0.iter().find(|(n, _)| n.as_str() == name).map(|(_, value)| value)
     }
 
-    /// Bytes of all values.
+    /// Bytes that its credentials take at most: all of them in one, and each in one of its own.
     pub fn size(&self) -> usize {
-        self.0.values().map(|v| v.reveal().len()).sum()
+        let own = |(n, v): (&SecretName, &SecretValue)| n.as_str().len() + v.reveal().len();
+        self.json_size() + self.0.iter().map(own).sum::<usize>()
+    }
+
+    fn json_size(&self) -> usize {
+        let entry = |(n, v): (&SecretName, &SecretValue)| {
+            PER_ENTRY + n.as_str().len() + v.reveal().len().div_ceil(3) * 4
+        };
+        2 + self.0.iter().map(entry).sum::<usize>()
     }
 
     /// As it stands in the credential.
     pub fn to_json(&self) -> Zeroizing<Vec<u8>> {
-        let entry = |(n, v): (&SecretName, &SecretValue)| {
-            PER_ENTRY + n.as_str().len() + v.reveal().len().div_ceil(3) * 4
-        };
         // Never grown: growing would leave a copy behind.
-        let mut json = Zeroizing::new(String::with_capacity(2 + self.0.iter().map(entry).sum::<usize>()));
+        let mut json = Zeroizing::new(String::with_capacity(self.json_size()));
         json.push('{');
         for (i, (name, value)) in self.0.iter().enumerate() {
             json.push_str(if i == 0 { "\"" } else { ",\"" });

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::AppName;
-use deployd_api::secret::{ALL_MAX, NewSecret, SecretName, SecretsRequest, VALUE_MAX};
+use deployd_api::secret::{
+    ALL_MAX, KNOWN_MAX, NAMES_MAX, NewSecret, RECOVERY_MAX, SecretName, SecretsRequest, VALUE_MAX,
+};
 use deployd_api::spec::Spec;
 
 use super::bundle::Bundle;
-use crate::store::secrets::SecretRecord;
+use crate::store::secrets::{SecretRecord, Versions};
 
 /// A new generation.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,11 +67,7 @@ pub fn merge(
         bundle.0.remove(name);
         changes.push(Change { name: name.clone(), version: record.version, removed: true, recovery: None });
     }
-    if bundle.size() > ALL_MAX {
-        let message = format!("the secrets of {app} would have {} bytes together", bundle.size());
-        let hint = format!("keep them below {} KiB: large files belong into the release", ALL_MAX >> 10);
-        return Err(ErrorBody::new(ErrorCode::BadRequest, message, hint));
-    }
+    refuse_much(app, &bundle, known.len() + request.set.keys().filter(|n| !known.contains_key(n)).count())?;
     let mut versions: BTreeMap<SecretName, u32> =
         records.iter().filter(|r| !r.removed).map(|r| (r.name.clone(), r.version)).collect();
     for change in &changes {
@@ -80,6 +78,32 @@ pub fn merge(
         }
     }
     Ok(Merged { bundle, versions, changes })
+}
+
+/// What systemd would not deliver, or a host not remember.
+fn refuse_much(app: &AppName, bundle: &Bundle, known: usize) -> Result<(), ErrorBody> {
+    let (message, hint) = if bundle.size() > ALL_MAX {
+        let message = format!("the secrets of {app} would take {} bytes together", bundle.size());
+        let told = format!(
+            "keep them below {} KiB, as base64 and as they are: large files belong into the release",
+            ALL_MAX >> 10
+        );
+        (message, told)
+    } else if bundle.0.len() > NAMES_MAX {
+        let message = format!("{app} would have {} secrets: {NAMES_MAX} at most", bundle.0.len());
+        (message, format!("unset some: deployd-ctl secrets unset NAME -a {app}"))
+    } else if known > KNOWN_MAX {
+        let message = format!("{app} would have had {known} names of secrets: {KNOWN_MAX} are remembered");
+        (message, "give new values to the names that there are".to_owned())
+    } else {
+        return Ok(());
+    };
+    Err(ErrorBody::new(ErrorCode::BadRequest, message, hint))
+}
+
+/// Whether no value of now outlives this request: it can be carried out without knowing one.
+pub fn replaces_all(now: &Versions, request: &SecretsRequest) -> bool {
+    now.keys().all(|name| request.set.contains_key(name) || request.unset.contains(name))
 }
 
 fn refused(app: &AppName, name: &SecretName, why: &str) -> ErrorBody {
@@ -96,6 +120,10 @@ fn refuse_value(
     let bytes = new.value.reveal();
     if bytes.len() > VALUE_MAX {
         let why = format!("has {} bytes: at most {} KiB are kept", bytes.len(), VALUE_MAX >> 10);
+        return Err(refused(app, name, &why));
+    }
+    if new.recovery.as_ref().is_some_and(|sealed| sealed.len() > RECOVERY_MAX) {
+        let why = format!("has a value for recovery of more than {} KiB", RECOVERY_MAX >> 10);
         return Err(refused(app, name, &why));
     }
     let is_variable = spec.is_some_and(|s| !s.secrets.files.contains(name));
@@ -210,11 +238,20 @@ mod tests {
         let large = "x".repeat(VALUE_MAX);
         let names: Vec<String> = (0..10).map(|i| format!("L{i}")).collect();
         let many: Vec<(&str, u32, &str)> = names.iter().map(|n| (n.as_str(), 1, large.as_str())).collect();
+        let crowd: Vec<String> = (0..NAMES_MAX).map(|i| format!("N{i}")).collect();
+        let crowd: Vec<(&str, u32, &str)> = crowd.iter().map(|n| (n.as_str(), 1, "x")).collect();
+        let mut sealed = ask(&[("C", 1, "x")], &[]);
+        for new in sealed.set.values_mut() {
+            new.recovery = Some("x".repeat(RECOVERY_MAX + 1));
+        }
         let text = "app = \"shop\"\n[processes.web]\nexec = \"x\"\n[secrets]\nfiles = [\"KEY\"]\n";
         let spec = deployd_api::spec::parse(text).unwrap();
         for (request, said) in [
             (ask(&[("C", 1, &(large.clone() + "y"))], &[]), "at most 64 KiB"),
             (ask(&many, &[]), "together"),
+            (ask(&many[..7], &[]), "together"),
+            (ask(&crowd, &[]), "256 at most"),
+            (sealed, "for recovery"),
             (ask(&[("C", 0, "x")], &[]), "version 0"),
             (ask(&[("A", 4, "x")], &["A"]), "both set and unset"),
             (ask(&[("C", 1, "a\0b")], &[]), "NUL byte"),

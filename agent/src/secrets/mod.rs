@@ -13,9 +13,10 @@ pub mod bundle;
 pub mod merge;
 pub mod seal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::ids::{AppName, Timestamp};
@@ -40,14 +41,14 @@ pub struct Vault {
     store: Store,
     sealer: Sealer,
     apps_dir: PathBuf,
-    /// Held while generations are made or removed: one unit seals at a time.
-    work: Mutex<()>,
+    /// Held while generations of an app are made or removed: one unit of it seals at a time.
+    work: StdMutex<BTreeMap<AppName, Arc<Mutex<()>>>>,
 }
 
 impl Vault {
     /// The vault of the apps below this folder. Without PID 1 only plain files can be read and written.
     pub fn new(store: Store, systemd: Option<Systemd>, apps_dir: PathBuf, form: Form) -> Self {
-        Self { store, sealer: Sealer::new(systemd, form), apps_dir, work: Mutex::default() }
+        Self { store, sealer: Sealer::new(systemd, form), apps_dir, work: StdMutex::default() }
     }
 
     /// How new generations are written.
@@ -89,11 +90,16 @@ impl Vault {
         at: Timestamp,
         spec: Option<&Spec>,
     ) -> Result<(), ErrorBody> {
-        let _work = self.work.lock().await;
+        let _work = self.of(app).lock_owned().await;
         let records = self.records(app).await?;
         let now = versions(&records);
         let current = match self.sealed(app, &now) {
-            Some(sealed) => self.open(app, &sealed).await?,
+            Some(sealed) => match self.open(app, &sealed).await {
+                Ok(bundle) => bundle,
+                // Nothing of what is lost would stay.
+                Err(_) if merge::replaces_all(&now, request) => Bundle::default(),
+                Err(lost) => return Err(lost),
+            },
             None => Bundle::default(),
         };
         let merged = merge::merge(app, &current, &records, request, spec)?;
@@ -113,7 +119,7 @@ impl Vault {
             })
             .collect();
         if let Some(sealed) = self.sealed(app, &merged.versions) {
-            self.write(&sealed.bundle(), BUNDLE, &merged.bundle.to_json()).await?;
+            self.write(app, &sealed.bundle(), BUNDLE, &merged.bundle.to_json()).await?;
         }
         self.store.put_secrets(app, records).await.map_err(|e| store_failed(&e))
     }
@@ -121,7 +127,7 @@ impl Vault {
     /// Makes everything ready that units of this release load: called before its plan.
     pub async fn prepare(&self, app: &AppName, document: &ReleaseDocument) -> Result<(), ErrorBody> {
         let Some(sealed) = self.sealed(app, &document.secrets) else { return Ok(()) };
-        let _work = self.work.lock().await;
+        let _work = self.of(app).lock_owned().await;
         let missing: Vec<_> = sealed
             .credentials(document)
             .into_iter()
@@ -133,9 +139,9 @@ impl Vault {
         let bundle = self.open(app, &sealed).await?;
         for credential in missing {
             if credential.id == BUNDLE {
-                self.write(&credential.path, BUNDLE, &bundle.to_json()).await?;
+                self.write(app, &credential.path, BUNDLE, &bundle.to_json()).await?;
             } else if let Some(value) = bundle.get(&credential.id) {
-                self.write(&credential.path, &credential.id, value.reveal()).await?;
+                self.write(app, &credential.path, &credential.id, value.reveal()).await?;
             }
         }
         Ok(())
@@ -147,7 +153,7 @@ impl Vault {
         app: &AppName,
         releases: impl Iterator<Item = &'a ReleaseDocument>,
     ) -> Result<usize, ErrorBody> {
-        let _work = self.work.lock().await;
+        let _work = self.of(app).lock_owned().await;
         let now = self.versions(app).await?;
         let of = |versions| deployd_core::secrets::generation(versions);
         let mut keep: BTreeSet<String> = releases.filter_map(|r| of(&r.secrets)).collect();
@@ -156,10 +162,25 @@ impl Vault {
         on_disk(move || remove_others(&folder, &keep)).await?.map_err(|e| step_failed(&e))
     }
 
-    /// The app is gone, and its files with it.
-    pub async fn forget(&self, app: &AppName) -> Result<(), ErrorBody> {
-        let _work = self.work.lock().await;
-        self.store.forget_secrets(app).await.map_err(|e| store_failed(&e))
+    /// The app goes: `remove` takes its files away, and nobody sets a secret of it until both are gone. The files
+    /// first: without rows nobody would know of those that stayed.
+    pub async fn forget<T>(
+        &self,
+        app: &AppName,
+        remove: impl Future<Output = Result<T, ErrorBody>>,
+    ) -> Result<T, ErrorBody> {
+        let _work = self.of(app).lock_owned().await;
+        let removed = remove.await?;
+        self.store.forget_secrets(app).await.map_err(|e| store_failed(&e))?;
+        Ok(removed)
+    }
+
+    /// The lock of an app's generations.
+    fn of(&self, app: &AppName) -> Arc<Mutex<()>> {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whose work is done is forgotten: a name is nobody's yet that sets secrets before its first push.
+        work.retain(|_, lock| Arc::strong_count(lock) > 1);
+        work.entry(app.clone()).or_default().clone()
     }
 
     fn folder(&self, app: &AppName) -> PathBuf {
@@ -177,7 +198,8 @@ impl Vault {
             if Path::new(&path).symlink_metadata().is_err() {
                 continue;
             }
-            let plain = self.sealer.open(form, BUNDLE, Path::new(&path)).await.map_err(|e| e.to_body(app))?;
+            let plain =
+                self.sealer.open(app, form, BUNDLE, Path::new(&path)).await.map_err(|e| e.to_body(app))?;
             return Bundle::from_json(&plain).ok_or_else(|| unreadable(app, &path));
         }
         let message = format!("this host has no secrets of {app} in the versions that are asked for");
@@ -186,8 +208,8 @@ impl Vault {
     }
 
     /// Seals into a file that only root reads.
-    async fn write(&self, path: &str, id: &str, plain: &[u8]) -> Result<(), ErrorBody> {
-        let sealed = self.sealer.seal(id, plain).await.map_err(|e| e.to_body_of(path))?;
+    async fn write(&self, app: &AppName, path: &str, id: &str, plain: &[u8]) -> Result<(), ErrorBody> {
+        let sealed = self.sealer.seal(app, id, plain).await.map_err(|e| e.to_body_of(app, path))?;
         let path = PathBuf::from(path);
         let work = move || {
             make_folder(&path)?;
@@ -208,7 +230,7 @@ fn unreadable(app: &AppName, path: &str) -> ErrorBody {
     ErrorBody::new(
         ErrorCode::SecretUnreadable,
         format!("the secrets of {app} in {path} are not what deployd wrote there"),
-        format!("set them again, all of them: deployd-ctl secrets set NAME -a {app}"),
+        format!("set them again, all of them in one call: deployd-ctl secrets set NAME… -a {app}"),
     )
 }
 
@@ -238,6 +260,12 @@ fn remove_others(folder: &Path, keep: &BTreeSet<String>) -> Result<usize, atomic
         if !keep.contains(generation) {
             atomic::remove(&entry.path())?;
             removed += 1;
+        }
+    }
+    if keep.is_empty() {
+        // Only when nothing else is in them: the app's own folder may be all that is left of it.
+        for empty in [Some(folder), folder.parent()].into_iter().flatten() {
+            drop(std::fs::remove_dir(empty));
         }
     }
     Ok(removed)

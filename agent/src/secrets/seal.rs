@@ -23,8 +23,11 @@ use crate::host::systemd::{Ended, Leftover, Property, PropertyValue, Systemd, Sy
 const PROGRAM: &str = "/usr/bin/systemd-creds";
 /// The first version that has it.
 const SYSTEMD_MIN: u32 = 250;
-/// The unit. One runs at a time: whoever seals holds the vault.
-const UNIT: &str = "deployd-seal.service";
+/// The unit of an app. One runs at a time: whoever seals holds the app's part of the vault.
+fn unit(app: &AppName) -> String {
+    format!("deployd-seal-{}.service", app.unit_part())
+}
+
 /// How long it may take: reading a key from disk and some hashing.
 const LIMIT: Duration = Duration::from_mins(1);
 /// Most that is read back of either stream.
@@ -61,13 +64,15 @@ impl SealError {
     pub fn to_body(&self, app: &AppName) -> ErrorBody {
         self.body(
             format!("the secrets of {app} cannot be opened on this host"),
-            format!("if its key is lost, set them again, all of them: deployd-ctl secrets set NAME -a {app}"),
+            format!(
+                "if its key is lost, set them again, all of them in one call: deployd-ctl secrets set NAME… -a {app}"
+            ),
         )
     }
 
     /// As an answer about a file.
-    pub fn to_body_of(&self, path: &str) -> ErrorBody {
-        let hint = "see on the host: journalctl -u deployd-seal.service".to_owned();
+    pub fn to_body_of(&self, app: &AppName, path: &str) -> ErrorBody {
+        let hint = format!("see on the host: journalctl -u {}", unit(app));
         self.body(format!("a secret cannot be sealed into {path}"), hint)
     }
 
@@ -102,17 +107,23 @@ impl Sealer {
     }
 
     /// What the file of a credential with this name holds.
-    pub(super) async fn seal(&self, id: &str, plain: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    pub(super) async fn seal(
+        &self,
+        app: &AppName,
+        id: &str,
+        plain: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
         if self.form == Form::Plain {
             return Ok(Zeroizing::new(plain.to_vec()));
         }
         let words = [&format!("--name={id}"), "--with-key=host", "encrypt", "-", "-"];
-        self.run(&words, Some(plain)).await
+        self.run(app, &words, Some(plain)).await
     }
 
     /// The value in a file.
     pub(super) async fn open(
         &self,
+        app: &AppName,
         form: Form,
         id: &str,
         path: &Path,
@@ -122,10 +133,15 @@ impl Sealer {
             return read.map_err(|source| SealError::Io { what: path.to_owned(), source });
         }
         let words = [&format!("--name={id}"), "decrypt", &path.to_string_lossy(), "-"];
-        self.run(&words, None).await
+        self.run(app, &words, None).await
     }
 
-    async fn run(&self, words: &[&str], input: Option<&[u8]>) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    async fn run(
+        &self,
+        app: &AppName,
+        words: &[&str],
+        input: Option<&[u8]>,
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let systemd = self.systemd.as_ref().ok_or(SealError::NoSystemd)?;
         let version = systemd.version().await?;
         if major(&version).is_some_and(|v| v < SYSTEMD_MIN) {
@@ -143,7 +159,7 @@ impl Sealer {
         }
         let words = std::iter::once(PROGRAM).chain(words.iter().copied()).map(str::to_owned).collect();
         let spec = TransientSpec { words, properties, timeout: LIMIT, ..TransientSpec::default() };
-        let outcome = systemd.run_transient(UNIT, &spec, Leftover::Stop).await?;
+        let outcome = systemd.run_transient(&unit(app), &spec, Leftover::Stop).await?;
         if outcome.ended == Ended::Exited(0) {
             return out.read().map_err(memory);
         }
@@ -210,7 +226,8 @@ mod tests {
     #[tokio::test]
     async fn without_systemd_the_answer_names_the_way_out() {
         let sealer = Sealer::new(None, Form::Sealed);
-        let body = sealer.seal("secrets", b"hunter2").await.unwrap_err().to_body_of("/x.cred");
+        let app: AppName = "shop".parse().unwrap();
+        let body = sealer.seal(&app, "secrets", b"hunter2").await.unwrap_err().to_body_of(&app, "/x.cred");
         assert_eq!(body.code, ErrorCode::SecretUnreadable);
         assert!(body.hint.contains("plaintext-0600") && !format!("{body:?}").contains("hunter2"), "{body:?}");
     }

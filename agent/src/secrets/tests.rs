@@ -84,12 +84,15 @@ async fn a_version_is_never_given_twice() {
     assert_eq!(site.set("TOKEN", 1, "two").await.unwrap_err().code, ErrorCode::PlanStale);
     site.unset("TOKEN").await;
     assert!(site.vault.versions(&site.app).await.unwrap().is_empty());
+    // Of an app that was never pushed nothing stays, but its versions.
+    assert_eq!(site.vault.prune(&site.app, std::iter::empty()).await.unwrap(), 1);
+    assert!(!site.dir.path().join("apps/shop").exists());
     assert_eq!(site.set("TOKEN", 1, "one").await.unwrap_err().code, ErrorCode::PlanStale);
     site.set("TOKEN", 2, "two").await.unwrap();
     let record = site.vault.records(&site.app).await.unwrap().remove(0);
     assert_eq!((record.version, record.removed, record.by.as_str()), (2, false, "maria"));
     assert_eq!(record.recovery.as_deref(), Some("age"));
-    site.vault.forget(&site.app).await.unwrap();
+    site.vault.forget(&site.app, async { Ok(()) }).await.unwrap();
     assert!(site.vault.records(&site.app).await.unwrap().is_empty());
 }
 
@@ -117,4 +120,33 @@ async fn a_release_whose_secrets_are_not_here_is_refused() {
     let refusal = site.vault.prepare(&site.app, &release).await.unwrap_err();
     assert_eq!(refusal.code, ErrorCode::SecretMissing);
     assert!(refusal.hint.contains("-a shop"));
+}
+
+/// A generation whose file is gone, or is not what it was, is a loss of its values and no more: all of them together
+/// can be set again, or unset.
+#[tokio::test]
+async fn what_was_lost_can_be_set_again() {
+    for wreck in [
+        |path: &str| std::fs::remove_file(path).unwrap(),
+        |path: &str| {
+            atomic::write(Path::new(path), b"\0nonsense", 0o600).unwrap();
+        },
+    ] {
+        let site = Site::new();
+        site.set("TOKEN", 1, "one").await.unwrap();
+        site.set("OTHER", 1, "x").await.unwrap();
+        let release = site.release().await;
+        wreck(&site.vault.sealed(&site.app, &release.secrets).unwrap().bundle());
+        assert!(site.set("TOKEN", 2, "two").await.is_err(), "OTHER would be lost");
+        let new = |text: &str| {
+            let value = SecretValue::new(text.as_bytes().to_vec());
+            NewSecret { version: 2, value, recovery: None }
+        };
+        let set = BTreeMap::from([("TOKEN".parse().unwrap(), new("two"))]);
+        let request = SecretsRequest { set, unset: vec!["OTHER".parse().unwrap()], by: String::new() };
+        site.vault.change(&site.app, &request, "maria", Timestamp(9), None).await.unwrap();
+        assert_eq!(site.bundle(&site.release().await), r#"{"TOKEN":"dHdv"}"#);
+        site.set("OTHER", 2, "y").await.unwrap();
+        assert_eq!(site.bundle(&site.release().await), r#"{"OTHER":"eQ==","TOKEN":"dHdv"}"#);
+    }
 }

@@ -98,6 +98,13 @@ impl Db {
         self.write_sparing("write a note", |tx| set_meta(tx, key, value))
     }
 
+    /// Forgets a fact.
+    pub(crate) fn delete_meta(&mut self, key: &str) -> Result<(), StoreError> {
+        self.write("forget a fact", |tx| {
+            tx.sql(|t| t.execute("DELETE FROM meta WHERE key = ?", [key])).map(drop)
+        })
+    }
+
     /// The user id that [`Self::allocate_uid`] would give out now.
     pub(crate) fn next_uid(&mut self, range: &RangeInclusive<u32>) -> Result<u32, StoreError> {
         let range = range.clone();

@@ -155,6 +155,11 @@ impl Store {
         self.call(move |db| db.put_note(&key, &value)).await
     }
 
+    /// Forgets a fact.
+    pub async fn delete_meta(&self, key: String) -> Result<(), StoreError> {
+        self.call(move |db| db.delete_meta(&key)).await
+    }
+
     /// Forgets which deployment a call was answered with, when that one ended before this; answers how many.
     /// A client repeats a call within minutes, if at all.
     pub async fn collect_aliases(&self, before: Timestamp) -> Result<usize, StoreError> {

@@ -28,6 +28,11 @@ impl<H: Port + Observer> Supervisor<H> {
         rollouts::find(&self.store, app, id).await
     }
 
+    /// The rollouts of an app that have not ended.
+    pub async fn open_rollouts(&self, app: &AppName) -> Result<Vec<Rollout>, ErrorBody> {
+        rollouts::open(&self.store, app).await
+    }
+
     /// Keeps what ctl says of a rollout.
     pub async fn put_rollout(&self, app: &AppName, rollout: Rollout) -> Result<Rollout, ErrorBody> {
         // Two that are written at once must not lose one.

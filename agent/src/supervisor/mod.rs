@@ -41,6 +41,7 @@ pub use leases::Claim;
 use leases::Leases;
 use refusal::{json, unknown_app, unreadable};
 pub use refusal::{store_failed, unknown_deployment};
+pub use rollouts::key as rollouts_key;
 
 /// What only the real host knows, asked for once before a plan.
 pub trait Observer: Send + Sync + 'static {
@@ -51,6 +52,9 @@ pub trait Observer: Send + Sync + 'static {
         state: AppState,
         others: &Claims,
     ) -> impl Future<Output = Result<deployd_core::facts::Facts, ErrorBody>> + Send;
+    /// Makes ready what a push needs before it is planned, and what may take its time.
+    fn prepare(&self, app: &AppName, request: &Request)
+    -> impl Future<Output = Result<(), ErrorBody>> + Send;
     /// The id of this boot.
     fn boot_id(&self) -> String;
     /// Whether this target, linked there, is what boots.
@@ -178,6 +182,11 @@ impl<H: Port + Observer> Supervisor<H> {
         slot.running().map(|r| r.id)
     }
 
+    /// Whether anybody asked for this app since the agent began; perhaps nothing of it is written down yet.
+    pub async fn has(&self, app: &AppName) -> bool {
+        self.slots.lock().await.contains_key(app)
+    }
+
     /// Keeps an app as it is: nothing is deployed while the guard lives. `None` while something is.
     pub async fn keep_idle(&self, app: &AppName) -> Option<OwnedMutexGuard<()>> {
         let slot = self.slots.lock().await.get(app).cloned()?;
@@ -216,6 +225,8 @@ impl<H: Port + Observer> Supervisor<H> {
         {
             return Ok(instead);
         }
+        // Not while others wait for their plans.
+        self.host.prepare(app, &request).await?;
         let _planning = self.planning.lock().await;
         let mut state = slot.state.lock().await.clone();
         let is_new = !slot.is_known().await;

@@ -3,7 +3,7 @@
 //! The host keeps it and goes by nothing of it: what it did itself is in its own journal.
 
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::fleet::Rollout;
+use deployd_api::fleet::{Rollout, RolloutState};
 use deployd_api::ids::{AppName, DeploymentId};
 
 use super::refusal::{json, store_failed};
@@ -43,11 +43,18 @@ pub(super) async fn find(
     })
 }
 
+/// Those that may still go on: a host that has not begun one yet will.
+pub(super) async fn open(store: &Store, app: &AppName) -> Result<Vec<Rollout>, ErrorBody> {
+    let going = |r: &Rollout| matches!(r.state, RolloutState::Sending | RolloutState::Running);
+    Ok(load(store, app).await?.into_iter().filter(going).collect())
+}
+
 /// Keeps one, durable. The caller holds the lock of rollouts.
 pub(super) async fn put(store: &Store, app: &AppName, rollout: Rollout) -> Result<Rollout, ErrorBody> {
-    let all = with(load(store, app).await?, app, rollout.clone()).map_err(|e| *e)?;
+    let id = rollout.id.clone();
+    let all = with(load(store, app).await?, app, rollout).map_err(|e| *e)?;
     store.put_note(key(app), json(&all)?).await.map_err(|e| store_failed(&e))?;
-    Ok(rollout)
+    find(store, app, Some(&id)).await
 }
 
 /// The list with a rollout in it: in its place, or as the newest.
@@ -61,7 +68,9 @@ fn with(mut all: Vec<Rollout>, app: &AppName, rollout: Rollout) -> Result<Vec<Ro
                     format!("rollout {} of {app} moves to another release: {}", rollout.id, known.label);
                 return wrong(message, "a rollout moves to one release: begin another");
             }
-            *known = rollout;
+            // Who began it stays: another ctl that goes on says so in what it does on each host.
+            let origin = known.origin.clone();
+            *known = Rollout { origin, ..rollout };
         }
         None => all.push(rollout),
     }
@@ -99,13 +108,14 @@ fn check(app: &AppName, rollout: &Rollout) -> Result<(), Box<ErrorBody>> {
     Ok(())
 }
 
-fn key(app: &AppName) -> String {
+/// Where they are noted.
+pub fn key(app: &AppName) -> String {
     format!("rollouts:{app}")
 }
 
 #[cfg(test)]
 mod tests {
-    use deployd_api::fleet::{OnFailure, RolloutHost, RolloutState};
+    use deployd_api::fleet::{OnFailure, RolloutHost};
     use deployd_api::ids::{Digest, Timestamp};
     use deployd_api::release::{Origin, ReleaseDocument};
 
@@ -140,12 +150,17 @@ mod tests {
             put(&store, &app, rollout(n)).await.unwrap();
         }
         put(&store, &app, Rollout { state: RolloutState::Live, ..rollout(11) }).await.unwrap();
+        let resumed = Rollout { origin: Origin { by: "ci".into(), git: None }, ..rollout(12) };
+        assert_eq!(put(&store, &app, resumed).await.unwrap().origin, Origin::default(), "who began it");
+        assert_eq!(open(&store, &app).await.unwrap().len(), KEPT - 1);
         let last = find(&store, &app, None).await.unwrap();
         assert_eq!((last.id, last.state), (rollout(12).id, RolloutState::Sending));
         let live = find(&store, &app, Some(&rollout(11).id)).await.unwrap();
         assert_eq!(live.state, RolloutState::Live);
         assert!(find(&store, &app, Some(&rollout(2).id)).await.is_err());
         assert_eq!(load(&store, &app).await.unwrap().len(), KEPT);
+        store.delete_meta(key(&app)).await.unwrap();
+        assert!(find(&store, &app, None).await.is_err() && open(&store, &app).await.unwrap().is_empty());
     }
 
     #[test]

@@ -9,6 +9,15 @@ use std::fmt;
 use crate::access::Need;
 use crate::ids::AppName;
 
+/// Most bytes of a body, where a route does not say otherwise.
+pub const BODY_MAX: u64 = 1 << 20;
+/// Most bytes of a rollout's record (thousands of hosts, and a spec) and of secrets with their recovery.
+pub const RECORD_MAX: u64 = 4 << 20;
+/// Most bytes of certificates: a list of revoked ones may be long.
+pub const PEM_MAX: u64 = 8 << 20;
+/// Most bytes of a body with a manifest: half a million entries.
+pub const LARGE_MAX: u64 = 256 << 20;
+
 /// A method of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
@@ -126,6 +135,19 @@ impl Route {
     const fn with(mut self, query: &'static [Parameter]) -> Self {
         self.query = query;
         self
+    }
+
+    /// Most bytes of its body; `None` when it has none, or is a stream.
+    pub fn body_max(&self) -> Option<u64> {
+        match self.takes {
+            Content::Json("UploadRequest" | "PlanRequest") => Some(LARGE_MAX),
+            Content::Json("Rollout" | "SecretsRequest") => Some(RECORD_MAX),
+            Content::Pem => Some(PEM_MAX),
+            Content::Json(_) | Content::List(_) => Some(BODY_MAX),
+            Content::None | Content::Lines(_) | Content::Bytes | Content::Any | Content::Upgrade => {
+                Option::None
+            }
+        }
     }
 
     /// The parts of the path that stand for any, in order.

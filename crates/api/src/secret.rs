@@ -16,8 +16,15 @@ use crate::ids::{InvalidId, Timestamp};
 
 /// Largest value.
 pub const VALUE_MAX: usize = 64 << 10;
-/// Most bytes that all values of an app may have together: systemd's limit for one credential is 1 MiB.
-pub const ALL_MAX: usize = 512 << 10;
+/// Most bytes that the credentials of an app may have together: systemd gives a unit 1 MiB, some of which is left to
+/// it. Each value counts twice, as base64 among all of them and as a file of its own, which a spec may ask for.
+pub const ALL_MAX: usize = (1 << 20) - (64 << 10);
+/// Most secrets of an app.
+pub const NAMES_MAX: usize = 256;
+/// Most names that a host remembers of an app, with those that were unset.
+pub const KNOWN_MAX: usize = 4096;
+/// Most bytes of a value for the recovery key: the largest one, encrypted and armoured.
+pub const RECOVERY_MAX: usize = 128 << 10;
 
 /// Names that mean something to systemd, the shell or deployd (`secrets` is the credential of all of them).
 const RESERVED: [&str; 7] =

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use deployd_api::deployment::{UploadAnswer, UploadRequest};
+use deployd_api::error::ErrorCode;
 use deployd_api::ids::Digest;
 use deployd_api::manifest::Manifest;
 use http_body_util::{BodyExt, StreamBody};
@@ -54,10 +55,15 @@ pub(crate) async fn send(
                 view.sent(wire, took);
                 return Ok(answer.artifact);
             }
-            Err(error) if error.is_absence() && back_off.wait().await => {}
+            Err(error) if begins_again(&error) && back_off.wait().await => {}
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether asking anew what is missing may help: the agent is away, or lost what it had reserved for this.
+fn begins_again(error: &CtlError) -> bool {
+    error.is_absence() || matches!(error, CtlError::Answer(body) if body.code == ErrorCode::UploadIncomplete)
 }
 
 /// One `PUT` of all missing contents; files are read on another thread.

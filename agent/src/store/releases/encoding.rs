@@ -8,8 +8,8 @@ use std::fmt;
 
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation as _, OutBuffer};
 
-/// Largest window that a stream may ask for, as a power of two: 128 MiB. Level 3 asks for 2 MiB.
-const WINDOW_LOG_MAX: u32 = 27;
+/// Largest window that a stream may ask for, as a power of two: 8 MiB. Level 3 asks for 2 MiB.
+const WINDOW_LOG_MAX: u32 = 23;
 /// Bytes that are decoded at once: a block of zstd.
 const PART_BYTES: usize = 128 << 10;
 

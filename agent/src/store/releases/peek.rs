@@ -3,36 +3,65 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use deployd_api::ids::{AppName, Digest};
 use deployd_api::manifest::{EntryKind, Manifest};
 
+use super::Releases;
 use super::donors::Donors;
 use super::error::ReleaseError;
 use super::links::{Followed, Links};
-use super::staging::{OBJECTS, has_object, open};
-use super::{Releases, make_folder};
-use crate::store::{disk::Need, sweep};
+use super::staging::{OBJECTS, has_object, open_if_there};
+use crate::store::disk::Need;
 
 /// Enough for the program headers of an ELF file and the first line of a script.
 const PEEK_BYTES: u64 = 64 * 1024;
-const PEEK: &str = "peek";
 
 /// An artifact that a push has begun.
 #[derive(Debug)]
 pub struct Staged {
     /// What it consists of.
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
     /// Whether all of its contents are here.
     pub complete: bool,
     /// What is still to be written to disk.
     pub need: Need,
-    /// A folder with the beginnings of the files that were asked for, at their paths.
-    pub peek: PathBuf,
+    /// The beginnings of the files that were asked for, at their paths.
+    pub peek: Peek,
     /// Those of them that the artifact has and whose contents have not arrived yet.
     pub unseen: BTreeSet<String>,
+}
+
+/// A folder that goes when it has been looked at. The agent's `/tmp` is its own, and ends with it.
+#[derive(Debug)]
+pub struct Peek(PathBuf);
+
+impl Peek {
+    fn new() -> Result<Self, ReleaseError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("deployd-peek-{}-{count}", std::process::id()));
+        // One that somebody else made is not looked into.
+        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(ReleaseError::io("make", &path))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Peek {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "a look into an artifact was not cleared");
+        }
+    }
 }
 
 impl Releases {
@@ -48,21 +77,27 @@ impl Releases {
             Err(ReleaseError::NotBegun { .. }) => return Ok(None),
             Err(e) => return Err(e),
         };
-        let missing = self.begin(app, &manifest)?;
-        let staging = self.staging(app, artifact);
-        let peek = staging.join(PEEK);
-        let dir = open(&staging)?;
-        drop(sweep::remove_all(&dir, PEEK.as_ref(), &peek));
-        make_folder(&peek, 0o700)?;
+        self.look(app, Arc::new(manifest), paths).map(Some)
+    }
+
+    /// The same of an artifact that a push may begin: what is here of it already. Nothing of it stays.
+    pub fn look(
+        &self,
+        app: &AppName,
+        manifest: Arc<Manifest>,
+        paths: &[String],
+    ) -> Result<Staged, ReleaseError> {
+        let missing = self.missing(app, &manifest)?;
+        let (artifact, peek) = (missing.artifact, Peek::new()?);
         let mut unseen = BTreeSet::new();
         for path in paths {
             let Some(file) = resolve(&manifest, path) else { continue };
-            if !self.peek_at(app, artifact, file, &peek.join(path))? {
+            if !self.peek_at(app, artifact, file, &peek.0.join(path))? {
                 unseen.insert(path.clone());
             }
         }
         let complete = missing.digests.is_empty();
-        Ok(Some(Staged { complete, need: missing.need, manifest, peek, unseen }))
+        Ok(Staged { complete, need: missing.need, manifest, peek, unseen })
     }
 
     /// Writes the beginning of a file to `to`; `false` when its contents are not here yet.
@@ -93,7 +128,8 @@ impl Releases {
     ) -> Result<Option<Vec<u8>>, ReleaseError> {
         let objects_path = self.staging(app, artifact).join(OBJECTS);
         let mut begin = Vec::new();
-        if has_object(&open(&objects_path)?, digest, size) {
+        let objects = open_if_there(&objects_path)?;
+        if objects.is_some_and(|objects| has_object(&objects, digest, size)) {
             let path = objects_path.join(digest.to_string());
             let file = std::fs::File::open(&path).map_err(ReleaseError::io("open", &path))?;
             file.take(PEEK_BYTES).read_to_end(&mut begin).map_err(ReleaseError::io("read", &path))?;

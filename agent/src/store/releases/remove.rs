@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use deployd_api::ids::{AppName, Digest};
 
 use super::error::ReleaseError;
-use super::staging::{INCOMING, OBJECTS, open};
+use super::staging::{INCOMING, open};
 use super::{MANIFEST_SUFFIX, Releases, TreeName, entry_names};
 use crate::store::{atomic, crash, sweep};
 
@@ -67,8 +67,8 @@ impl Releases {
         Ok(entry_names(&self.apps)?.iter().filter_map(|n| n.parse().ok()).collect())
     }
 
-    /// Forgets the pushes of an app that were begun and did not change since `before`: refused, interrupted,
-    /// only planned. Answers how many.
+    /// Forgets the pushes of an app that were begun and did not change since `before`: refused, or
+    /// interrupted. Answers how many.
     pub fn collect_staging(&self, app: &AppName, before: SystemTime) -> Result<usize, ReleaseError> {
         let mut collected = 0;
         for (artifact, _) in self.staged(app)?.into_iter().filter(|(_, changed)| *changed < before) {
@@ -83,20 +83,6 @@ impl Releases {
         for folder in [self.staging_root(app), self.trees(app), self.apps.join(app.as_str())] {
             // Only when empty: whatever stands there is somebody's.
             drop(std::fs::remove_dir(folder));
-        }
-    }
-
-    /// Whether a push of this was begun.
-    pub fn is_begun(&self, app: &AppName, artifact: Digest) -> bool {
-        self.staging(app, artifact).symlink_metadata().is_ok()
-    }
-
-    /// Forgets what was begun only to look at it: nothing of it has been sent.
-    pub fn forget_look(&self, app: &AppName, artifact: Digest) {
-        let staging = self.staging(app, artifact);
-        let empty = |part: &str| entry_names(&staging.join(part)).is_ok_and(|names| names.is_empty());
-        if empty(OBJECTS) && empty(INCOMING) {
-            self.discard_quietly(app, artifact);
         }
     }
 

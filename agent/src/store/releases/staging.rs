@@ -2,7 +2,7 @@
 //!
 //! Nothing of a manifest is believed before it is checked. Called by the API's push handler.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -45,24 +45,36 @@ pub struct Missing {
 impl Releases {
     /// Begins a push, or takes one up again: records the manifest and says which contents are missing.
     pub fn begin(&self, app: &AppName, manifest: &Manifest) -> Result<Missing, ReleaseError> {
-        manifest.check()?;
-        check_links(manifest)?;
-        let wanted = manifests::contents(manifest)?;
-        let artifact = manifest.digest();
-        let staging = self.staging(app, artifact);
+        let wanted = checked(manifest)?;
+        let staging = self.staging(app, manifest.digest());
         make_folder(&self.trees(app), 0o755)?;
         make_folder(&self.staging_root(app), 0o700)?;
         make_folder(&staging.join(OBJECTS), 0o700)?;
         make_folder(&staging.join(INCOMING), 0o700)?;
         crash::point("begin: folders");
         manifests::write(&staging.join(MANIFEST), manifest)?;
-        let donors = Donors::find(self, app, &wanted)?;
-        let objects = open(&staging.join(OBJECTS))?;
+        self.lacking(app, manifest, &wanted)
+    }
+
+    /// The same without beginning anything: nothing is written.
+    pub fn missing(&self, app: &AppName, manifest: &Manifest) -> Result<Missing, ReleaseError> {
+        self.lacking(app, manifest, &checked(manifest)?)
+    }
+
+    fn lacking(
+        &self,
+        app: &AppName,
+        manifest: &Manifest,
+        wanted: &HashMap<Digest, u64>,
+    ) -> Result<Missing, ReleaseError> {
+        let donors = Donors::find(self, app, wanted)?;
+        let artifact = manifest.digest();
+        let objects = open_if_there(&self.staging(app, artifact).join(OBJECTS))?;
         let mut missing = Missing { artifact, digests: Vec::new(), bytes: 0, need: Need::default() };
         let mut seen = HashSet::new();
         for (_, size, digest) in manifest.files() {
             let first = seen.insert(digest);
-            let here = first && has_object(&objects, digest, size);
+            let here = first && objects.as_ref().is_some_and(|o| has_object(o, digest, size));
             let absent = first && !here && !donors.has(digest);
             if absent {
                 missing.digests.push(digest);
@@ -108,6 +120,21 @@ impl Releases {
 /// What a file takes of the disk.
 pub(super) fn on_blocks(size: u64) -> u64 {
     size.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
+}
+
+/// The contents of a manifest of which nothing is wrong.
+fn checked(manifest: &Manifest) -> Result<HashMap<Digest, u64>, ReleaseError> {
+    manifest.check()?;
+    check_links(manifest)?;
+    manifests::contents(manifest)
+}
+
+/// Opens a folder of ours; `None` when there is none.
+pub(super) fn open_if_there(path: &Path) -> Result<Option<Dir>, ReleaseError> {
+    match Dir::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).map_err(ReleaseError::io("open", path)),
+    }
 }
 
 /// Opens a folder of ours.
