@@ -12,7 +12,7 @@ use crate::error::CtlError;
 use crate::human;
 use crate::pki::authority::{Authority, EXTRA, OPERATOR_TTL, Signed, new_key};
 use crate::pki::facts::days_text;
-use crate::pki::{Home, Identity, home};
+use crate::pki::{Home, Identity, home, identity};
 
 pub(super) async fn run(context: &Context<'_>, names: &[String]) -> Result<ExitCode, CtlError> {
     let home = Home::find()?;
@@ -50,7 +50,7 @@ fn renew_own(context: &Context<'_>, home: &Home, own: &Identity) -> Result<ExitC
     let signed = authority.operator(&own.facts.name, &own.facts.roles, ttl, &key, now)?;
     authority.record(&signed)?;
     let secret = Zeroizing::new(key.serialize_pem());
-    let text = Zeroizing::new([&signed.pem, secret.as_str(), authority.ca_pem()].concat());
+    let text = identity::text(&[&signed.pem, &secret, authority.ca_pem()], home)?;
     home.write(home::IDENTITY, text.as_bytes())?;
     let until = days_text(signed.facts.not_after, now);
     let old = days_text(own.facts.not_after, now);
