@@ -99,9 +99,11 @@ mod tests {
             recovery: (!removed).then(|| "-----BEGIN AGE".to_owned()),
         };
         let live = BTreeMap::from([("A".parse().unwrap(), 2)]);
-        for (version, removed, is_live, recovery) in
-            [(2, false, true, Some("-----BEGIN AGE")), (3, false, false, Some("-----BEGIN AGE")), (2, true, false, None)]
-        {
+        for (version, removed, is_live, recovery) in [
+            (2, false, true, Some("-----BEGIN AGE")),
+            (3, false, false, Some("-----BEGIN AGE")),
+            (2, true, false, None),
+        ] {
             let row = row(record(version, removed), &live);
             assert_eq!((row.live, row.recovery.as_deref()), (is_live, recovery), "{version} {removed}");
         }

@@ -100,7 +100,8 @@ impl Identity {
             PrivateKeyDer::from_pem_slice(text).map_err(|_| wrong("it has no private key".to_owned()))?;
         let facts = Facts::of(&certificate).map_err(wrong)?;
         let lines = String::from_utf8_lossy(text);
-        let recovery = lines.lines().find_map(|line| line.strip_prefix(RECOVERY)).map(|r| r.trim().to_owned());
+        let recovery =
+            lines.lines().find_map(|line| line.strip_prefix(RECOVERY)).map(|r| r.trim().to_owned());
         Ok(Self { source: source.to_owned(), folder, facts, recovery, certificate, ca, key })
     }
 

@@ -189,17 +189,15 @@ impl Adding<'_> {
     }
 
     /// Two names for one machine would be two hosts of the fleet that are one.
-    fn refuse_twins(
-        connected: Vec<Reached>,
-        failed: &mut Vec<(String, CtlError)>,
-    ) -> Vec<Reached> {
+    fn refuse_twins(connected: Vec<Reached>, failed: &mut Vec<(String, CtlError)>) -> Vec<Reached> {
         let mut apart: Vec<Reached> = Vec::new();
         for reached in connected {
             match apart.iter().find(|other| other.is_same_machine(&reached)) {
                 None => apart.push(reached),
                 Some(other) => {
                     let (name, other) = (reached.host.name.to_string(), &other.host.name);
-                    let what = format!("{name} is not added: it is the machine that is called {other} already");
+                    let what =
+                        format!("{name} is not added: it is the machine that is called {other} already");
                     let next = "write each machine once. Two that are copies of one image: on one, rm /etc/machine-id, \
                                 systemd-machine-id-setup, reboot; then run it again";
                     failed.push((name.clone(), answer(refused(what, next).about(name))));
@@ -246,8 +244,11 @@ impl Adding<'_> {
             let next = "mend that and run it again: what is done is not done twice";
             let name = &host.name;
             answer(
-                refused(format!("{name} is ready and answers, but cannot be written into {}", file.display()), next)
-                    .cause("what", why),
+                refused(
+                    format!("{name} is ready and answers, but cannot be written into {}", file.display()),
+                    next,
+                )
+                .cause("what", why),
             )
         };
         let text = fs::read_to_string(&file).unwrap_or_default();

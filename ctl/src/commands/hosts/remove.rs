@@ -39,7 +39,10 @@ pub(super) async fn run(context: &Context<'_>, name: &str, yes: bool) -> Result<
     let revoked = revoke_host(context, name)?;
     let wrong = |why: String| {
         let body = refused(
-            format!("cannot take {name} out of {file}{}", if revoked { "; its certificate is revoked" } else { "" }),
+            format!(
+                "cannot take {name} out of {file}{}",
+                if revoked { "; its certificate is revoked" } else { "" }
+            ),
             "mend the file and run it again",
         );
         answer(body.cause("what", why))

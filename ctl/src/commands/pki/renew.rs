@@ -22,13 +22,17 @@ pub(super) async fn run(context: &Context<'_>, names: &[String]) -> Result<ExitC
     }
     let hosts = context.reached.hosts_named(names)?;
     let authority = open_authority(&home)?;
-    context.on_interrupt("stopped; hosts that were told have their new certificate: deployd-ctl hosts check".to_owned());
+    context.on_interrupt(
+        "stopped; hosts that were told have their new certificate: deployd-ctl hosts check".to_owned(),
+    );
     let mut failed = None;
     let mut rows = Vec::new();
     for host in &hosts {
         match renew_host(&authority, host).await {
             Ok(signed) => {
-                rows.push(serde_json::json!({ "host": host.name, "certificate": signed.facts, "error": null }));
+                rows.push(
+                    serde_json::json!({ "host": host.name, "certificate": signed.facts, "error": null }),
+                );
                 let until = days_text(signed.facts.not_after, human::now());
                 context.printer.last(&format!("{} has a new certificate, for {until}.", host.name))?;
             }
@@ -50,7 +54,11 @@ pub(super) async fn run(context: &Context<'_>, names: &[String]) -> Result<ExitC
         // With others, or as programs read it, each is told; one alone is told whole.
         Some(error) if context.printer.is_json() && hosts.len() > 1 => {
             context.printer.json(&rows)?;
-            Ok(if rows.iter().all(|row| row["certificate"].is_null()) { error.exit() } else { ExitCode::Partial })
+            Ok(if rows.iter().all(|row| row["certificate"].is_null()) {
+                error.exit()
+            } else {
+                ExitCode::Partial
+            })
         }
         Some(error) => Err(error),
     }

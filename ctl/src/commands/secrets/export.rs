@@ -83,7 +83,8 @@ fn nothing(app: &AppName, without: &[SecretName], offline: &[(super::Host, CtlEr
         ErrorBody::new(ErrorCode::BadRequest, format!("{app} has no secrets"), hint)
     } else {
         let names = without.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        let what = format!("the secrets of {app} were set without a recovery key, so nobody can recover them");
+        let what =
+            format!("the secrets of {app} were set without a recovery key, so nobody can recover them");
         let hint = format!("set them again, with a recovery.pub: deployd-ctl secrets set {names} -a {app}");
         ErrorBody::new(ErrorCode::BadRequest, what, hint)
     };

@@ -22,7 +22,8 @@ impl Recovery {
             None => of_folder()?.or_else(of_identity),
         };
         let recipient = text.map(|text| text.trim().parse()).transpose().map_err(|e: &str| {
-            let what = "read the key that secrets are encrypted to for recovery (recovery.pub, or the identity's)";
+            let what =
+                "read the key that secrets are encrypted to for recovery (recovery.pub, or the identity's)";
             broken(what, e)
         })?;
         Ok(Self(recipient))
