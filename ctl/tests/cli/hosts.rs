@@ -299,7 +299,7 @@ async fn each_end_has_a_value_for_programs() {
             (
                 run.code,
                 serde_json::from_str::<serde_json::Value>(&run.stdout)
-                    .unwrap_or_else(|e| panic!("{e} {run:?}")),
+                    .unwrap_or_else(|e| panic!("{e} {} {}", run.stdout, run.stderr)),
             )
         }
     };
