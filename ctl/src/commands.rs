@@ -114,8 +114,19 @@ impl<'a> Context<'a> {
     }
 }
 
+/// What Ctrl-C says until a verb knows better.
+fn by_default(command: &Command) -> &'static str {
+    match command {
+        Command::Plan(_) | Command::Status(_) | Command::Logs(_) | Command::Doctor => {
+            "stopped; nothing was changed."
+        }
+        _ => "stopped; what was begun on hosts goes on there. See: deployd-ctl status",
+    }
+}
+
 /// Runs a verb.
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<ExitCode, CtlError> {
+    context.on_interrupt(by_default(command).to_owned());
     match command {
         Command::Push(args) => push::run(context, args).await,
         Command::Plan(args) => plan::run(context, args).await,

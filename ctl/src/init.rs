@@ -30,8 +30,9 @@ use deployd_api::ids::AppName;
 pub(crate) use draft::{Check, Draft};
 use sources::Sources;
 
-/// A draft for the project in this folder. `app` wins over every name that is found.
-pub(crate) fn draft(folder: &Path, app: Option<&AppName>) -> Draft {
+/// A draft for the project in this folder. `app` wins over every name that is found; `groups` are those of the fleet, if
+/// there is one.
+pub(crate) fn draft(folder: &Path, app: Option<&AppName>, groups: Option<Vec<String>>) -> Draft {
     let sources = Sources::new(folder);
     let kinds = [
         mix::read,
@@ -48,7 +49,7 @@ pub(crate) fn draft(folder: &Path, app: Option<&AppName>) -> Draft {
     let name = app.map(ToString::to_string).or_else(|| draft.app.take());
     let own = || sources.folder_name();
     draft.app = Some(names::app(&name.unwrap_or_else(own)));
-    draft.groups = sources.groups();
+    draft.groups = groups;
     draft
 }
 

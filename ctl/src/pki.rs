@@ -15,7 +15,7 @@
 pub(crate) mod authority;
 pub(crate) mod facts;
 pub(crate) mod home;
-mod identity;
+pub(crate) mod identity;
 pub(crate) mod issued;
 pub(crate) mod passphrase;
 pub(crate) mod sealed;

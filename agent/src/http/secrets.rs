@@ -1,4 +1,5 @@
-//! Routes of secrets: names and versions out, values in. No value ever goes out, into a log or into an error.
+//! Routes of secrets: names and versions out, values in. No value ever goes out, into a log or into an error; what
+//! goes out for `secrets export` only the recovery key opens.
 
 use std::collections::BTreeMap;
 
@@ -73,6 +74,7 @@ fn row(record: SecretRecord, live: &BTreeMap<SecretName, u32>) -> SecretRow {
         set: record.set,
         by: record.by,
         removed: record.removed,
+        recovery: record.recovery,
     }
 }
 
@@ -86,6 +88,27 @@ async fn live(api: &Api, app: &AppName) -> Option<ReleaseDocument> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_says_whether_it_is_live_and_has_what_the_recovery_key_opens() {
+        let record = |version, removed| SecretRecord {
+            name: "A".parse().unwrap(),
+            version,
+            set: deployd_api::ids::Timestamp(1),
+            by: "maria".to_owned(),
+            removed,
+            recovery: (!removed).then(|| "-----BEGIN AGE".to_owned()),
+        };
+        let live = BTreeMap::from([("A".parse().unwrap(), 2)]);
+        for (version, removed, is_live, recovery) in [
+            (2, false, true, Some("-----BEGIN AGE")),
+            (3, false, false, Some("-----BEGIN AGE")),
+            (2, true, false, None),
+        ] {
+            let row = row(record(version, removed), &live);
+            assert_eq!((row.live, row.recovery.as_deref()), (is_live, recovery), "{version} {removed}");
+        }
+    }
 
     #[test]
     fn a_wrong_body_is_refused_without_its_text() {

@@ -1,7 +1,7 @@
 //! Secrets on the wire: names, values that never print, versions.
 //!
 //! A value goes from a person to the hosts of the app over mTLS and is sealed there; it never comes back. What
-//! travels in the other direction are names and versions.
+//! travels in the other direction are names, versions, and what only the recovery key opens.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -172,6 +172,9 @@ pub struct SecretRow {
     /// Whether it was unset: its version is kept, so that no later value ever has the same one.
     #[serde(default)]
     pub removed: bool,
+    /// Its value, encrypted to the fleet's recovery recipient, if it was set with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<String>,
 }
 
 #[cfg(test)]

@@ -25,6 +25,12 @@ pub(crate) enum SecretsCommand {
     },
     /// List names, versions, and who set them; never a value
     List,
+    /// Write what only the recovery key opens, for keeping outside of the hosts
+    Export {
+        /// Where it goes [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Set what a file of NAME=VALUE lines says
     Import {
         /// The file; - is standard input

@@ -7,12 +7,13 @@ use deployd_api::exit::ExitCode;
 use deployd_api::ids::{AppName, ProcessName};
 use deployd_api::status::AppStatus;
 
-use super::{Context, Host, secrets};
+use super::{Context, Host};
 use crate::cli::{Console, Exec, Place, RunOnce};
 use crate::command_stream::{self, Input};
 use crate::error::CtlError;
 use crate::fanout;
 use crate::project;
+use crate::rollout::crew;
 
 /// What a shell adds to a signal's number.
 const SIGNAL_BASE: i32 = 128;
@@ -82,7 +83,7 @@ fn request(
 
 /// The first host where the app is live; the only one without being asked.
 async fn pick(context: &Context<'_>, app: &AppName) -> Result<Host, CtlError> {
-    let hosts = secrets::hosts_of(context, app)?;
+    let hosts = crew::of_app(context, app)?;
     if let [only] = hosts.as_slice() {
         return Ok(only.clone());
     }

@@ -14,12 +14,20 @@ use crate::fleet;
 use crate::table::Table;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Hosts) -> Result<ExitCode, CtlError> {
+    // What calls nobody, or only asks and brings a list that may be brought twice.
+    context.on_interrupt("stopped; nothing was changed.".to_owned());
     match &args.command {
         HostsCommand::Add(args) => add::run(context, args).await,
         HostsCommand::List => list(context),
         HostsCommand::Check { names } => check::run(context, names).await,
         HostsCommand::Remove { name, yes } => remove::run(context, name, *yes).await,
     }
+}
+
+/// Why a file could not be written, without what its error says of the rest.
+fn because(error: &CtlError) -> String {
+    let body = error.to_body();
+    body.causes.into_iter().next().map_or(body.message, |(_, text)| text)
 }
 
 /// What the file says. No host is called.

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::cli::{Global, Init};
 use crate::error::CtlError;
+use crate::fleet;
 use crate::init::{self, Check, Draft};
+use crate::pki::{Home, home};
 use crate::printer::Printer;
 use crate::table::wrap;
 
@@ -33,7 +35,10 @@ pub(crate) fn run(args: &Init, global: &Global, printer: &Printer) -> Result<(),
     let path = global.spec();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let old = refuse_existing(&path, args)?;
-    let draft = init::draft(folder, global.app.as_ref());
+    // A file that has errors has its own command: hosts check tells them.
+    let fleet = fleet::find(global).ok();
+    let groups = fleet.map(|fleet| fleet.groups().into_iter().map(str::to_owned).collect());
+    let draft = init::draft(folder, global.app.as_ref(), groups);
     let text = draft.render();
     write(&path, folder, &text, old.as_deref()).map_err(|e| CtlError::Usage {
         message: format!("cannot write {}: {e}; nothing was changed", path.display()),
@@ -137,6 +142,9 @@ fn next(draft: &Draft, fill_in: &[String], file: &str) -> Vec<String> {
         next.push(format!("edit {file}"));
     }
     if draft.groups.is_none() {
+        if !Home::find().is_ok_and(|home| home.has(home::CA) || home.has(home::IDENTITY)) {
+            next.push("deployd-ctl pki init (once, for all your hosts)".to_owned());
+        }
         next.push("deployd-ctl hosts add NAME --ssh root@ADDRESS (each host, once)".to_owned());
     }
     next.extend(draft.secrets.iter().map(|name| format!("deployd-ctl secrets set {name} -a {app}")));

@@ -18,6 +18,7 @@ use crate::pki::{Home, home, passphrase};
 pub(super) use revoke::revoke;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Pki) -> Result<ExitCode, CtlError> {
+    context.on_interrupt("stopped; nothing was changed.".to_owned());
     match &args.command {
         PkiCommand::Init(args) => init::run(context, args),
         PkiCommand::Issue(args) => issue::run(context, args),

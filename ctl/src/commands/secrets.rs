@@ -3,23 +3,27 @@
 //! One version for all hosts: 1 + the highest that any of them knows. Nothing is sent before every host has
 //! answered, so a host that is down is told before anything changed.
 
+mod export;
 mod read;
+mod recovery;
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use deployd_api::error::{ErrorBody, ErrorCode};
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::AppName;
 use deployd_api::secret::{NewSecret, SecretName, SecretRow, SecretValue, SecretsRequest};
+use deployd_api::status::AppStatus;
 use hyper::Method;
 
+use self::recovery::Recovery;
 use super::{Context, Host};
 use crate::cli::{Secrets, SecretsCommand};
 use crate::error::CtlError;
 use crate::fanout;
-use crate::pki::{broken, home};
 use crate::project;
+use crate::rollout::crew;
 
 type Rows = Vec<(Host, Vec<SecretRow>)>;
 
@@ -38,21 +42,51 @@ pub(crate) async fn run(context: &Context<'_>, args: &Secrets) -> Result<ExitCod
             change(context, &app, BTreeMap::new(), names.clone(), reach.skip_offline).await
         }
         SecretsCommand::List => rows::list(context, &app).await,
+        SecretsCommand::Export { out } => export::run(context, &app, out.as_deref()).await,
     }
 }
 
-/// The hosts of an app: those of the spec when there is one here, else all of the fleet.
-pub(crate) fn hosts_of(context: &Context<'_>, app: &AppName) -> Result<Vec<Host>, CtlError> {
-    let path = context.global.spec();
-    let Ok(text) = std::fs::read_to_string(&path) else { return context.hosts() };
-    let project = deployd_api::spec::parse_project(&text);
-    let project = project.map_err(|e| CtlError::Spec(e.render(&path.display().to_string())))?;
-    if project.spec.app != *app {
-        return context.hosts();
+/// The hosts of an app: those of its spec, as a push takes them. Away from the spec, and without a word, those that know
+/// the app: values are not for every host of the fleet.
+async fn hosts_of(context: &Context<'_>, app: &AppName) -> Result<Vec<Host>, CtlError> {
+    let hosts = crew::of_app(context, app)?;
+    let is_said = !context.global.only.is_empty()
+        || project::find_project(context.global)?.is_some_and(|project| project.spec.app == *app);
+    if !context.is_fleet() || hosts.len() == 1 || is_said {
+        return Ok(hosts);
     }
-    let all: BTreeSet<_> =
-        project.hosts.iter().chain(project.spec.processes.values().flat_map(|p| &p.hosts)).cloned().collect();
-    context.hosts_of(&all.into_iter().collect::<Vec<_>>())
+    context.on_interrupt("stopped; nothing was changed.".to_owned());
+    let (status, secrets) = (format!("/apps/{app}"), format!("/apps/{app}/secrets"));
+    let (status, secrets) = (status.as_str(), secrets.as_str());
+    let knows = |client: crate::client::Client| async move {
+        match client.get::<AppStatus>(status).await {
+            // Its secrets may be there before its first push.
+            Err(CtlError::Answer(body)) if body.code == ErrorCode::AppNotFound => {
+                Ok(!client.get::<Vec<SecretRow>>(secrets).await?.is_empty())
+            }
+            Ok(_) => Ok(true),
+            Err(error) => Err(error),
+        }
+    };
+    let (mut known, mut silent) = (Vec::new(), Vec::new());
+    for (host, answer) in fanout::ask(&hosts, knows).await {
+        match answer {
+            Ok(true) => known.push(host),
+            Ok(false) => {}
+            // It may know the app, and is told as one that does not answer.
+            Err(error) if error.is_absence() => silent.push(host),
+            Err(error) => return Err(error),
+        }
+    }
+    if known.is_empty() && silent.len() < hosts.len() {
+        return Err(CtlError::Usage {
+            message: format!("no host of the fleet knows {app} yet, so it is not clear which ones are meant"),
+            hint: "run it in the folder of deployd.toml, or say -H web".to_owned(),
+        });
+    }
+    known.append(&mut silent);
+    known.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(known)
 }
 
 async fn change(
@@ -63,7 +97,7 @@ async fn change(
     skip_offline: bool,
 ) -> Result<ExitCode, CtlError> {
     refuse_nul(context, &values)?;
-    let hosts = hosts_of(context, app)?;
+    let hosts = hosts_of(context, app).await?;
     let all = hosts.len();
     let (known, offline) = look(context, app, &hosts).await?;
     if known.is_empty() || (!offline.is_empty() && !skip_offline) {
@@ -71,17 +105,18 @@ async fn change(
     }
     let verb = if values.is_empty() { "unset" } else { "set" };
     refuse_unknown(app, &known, &unset)?;
-    let recovery = Recovery::find()?;
+    let recovery = Recovery::find(context)?;
     let mut set = BTreeMap::new();
     for (name, value) in values {
         let version = rows::highest(&known, &name) + 1;
         let recovery = recovery.encrypt(&value)?;
         set.insert(name, NewSecret { version, value, recovery });
     }
-    if recovery.0.is_none() && !set.is_empty() && !context.global.local {
-        context
-            .printer
-            .talk("without recovery.pub (deployd-ctl pki init) nobody can read these values again");
+    if !recovery.is_known() && !set.is_empty() && context.is_fleet() {
+        context.printer.talk(
+            "neither your identity nor recovery.pub beside it names the fleet's recovery key, so nobody can read these \
+             values again: ask who runs the fleet for recovery.pub",
+        );
     }
     let names: Vec<String> = set.keys().chain(&unset).map(ToString::to_string).collect();
     let request = SecretsRequest { set, unset, by: project::origin().by };
@@ -188,27 +223,4 @@ fn partly(
 
 fn because(body: ErrorBody, hosts: &[(Host, CtlError)]) -> ErrorBody {
     hosts.iter().fold(body, |body, (host, error)| body.cause(host.name.clone(), error.to_string()))
-}
-
-/// Who can read values again: the owner of the recovery key.
-struct Recovery(Option<age::x25519::Recipient>);
-
-impl Recovery {
-    fn find() -> Result<Self, CtlError> {
-        // A host's own root has no folder of an operator.
-        let Ok(home) = home::Home::find() else { return Ok(Self(None)) };
-        let Some(text) = home.text(home::RECOVERY)? else { return Ok(Self(None)) };
-        let recipient = text.trim().parse().map_err(|e: &str| {
-            broken(
-                "read recovery.pub, the key that secrets are encrypted to for recovery",
-                std::io::Error::other(e),
-            )
-        })?;
-        Ok(Self(Some(recipient)))
-    }
-
-    fn encrypt(&self, value: &SecretValue) -> Result<Option<String>, CtlError> {
-        let encrypt = |to| age::encrypt_and_armor(to, value.reveal());
-        self.0.as_ref().map(encrypt).transpose().map_err(|e| broken("encrypt a value for recovery", e))
-    }
 }

@@ -16,6 +16,7 @@ echo "arch=$(dpkg --print-architecture 2>/dev/null)"
 echo "deployd=$(dpkg-query -W -f '${db:Status-Status} ${Version}' deployd 2>/dev/null | sed -n 's/^installed //p')"
 echo "uid=$(id -u)"
 echo "sudo=$([ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null && echo yes)"
+echo "machine_id=$(cat /etc/machine-id 2>/dev/null)"
 echo "now=$(date +%s)"
 "#;
 
@@ -38,6 +39,7 @@ pub(crate) struct System {
     pub(crate) arch: String,
     /// Version of the agent's package, if it is installed.
     pub(crate) deployd: Option<String>,
+    machine_id: String,
     is_root: bool,
     may_be_root: bool,
     now: Option<Timestamp>,
@@ -65,6 +67,7 @@ impl System {
         let get = |key: &str| values.get(key).copied().unwrap_or_default().to_owned();
         let seconds = get("now").parse::<u64>().ok();
         Self {
+            machine_id: get("machine_id"),
             id: get("id"),
             like: get("like"),
             name: get("name"),
@@ -78,6 +81,11 @@ impl System {
             may_be_root: get("sudo") == "yes",
             now: seconds.map(|s| Timestamp(s.saturating_mul(1000))),
         }
+    }
+
+    /// By `/etc/machine-id`, where both have one.
+    pub(crate) fn is_same_machine(&self, other: &Self) -> bool {
+        !self.machine_id.is_empty() && self.machine_id == other.machine_id
     }
 
     /// Whether it can be a host of the fleet, and how its commands become root's.
@@ -157,6 +165,9 @@ mod tests {
             let judged = system.judge(now);
             assert_eq!(judged.as_ref().copied().map_err(|u| u.why.as_str()), want, "{change:?}");
         }
+        let (of, none) = (|id: &str| System::parse(&format!("{GOOD}machine_id={id}\n")), System::parse(GOOD));
+        assert!(of("0a1b").is_same_machine(&of("0a1b")) && !of("0a1b").is_same_machine(&of("0a1c")));
+        assert!(!none.is_same_machine(&none), "nothing is known of either");
         assert_eq!(System::parse(GOOD).deployd, None);
         assert_eq!(System::parse("deployd=0.1.0\n").deployd.as_deref(), Some("0.1.0"));
     }

@@ -5,7 +5,8 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 use super::{FleetHost, PORT, parse};
 
 /// What an edit did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Change {
     Added,
     Updated,

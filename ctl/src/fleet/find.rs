@@ -10,25 +10,27 @@ const FILE: &str = "fleet.toml";
 
 /// The fleet of this command.
 pub(crate) fn find(global: &Global) -> Result<Fleet, CtlError> {
-    if let Some(path) = &global.fleet {
-        return Fleet::read(path);
-    }
-    let beside = place_of_new(global);
-    if beside.exists() {
-        return Fleet::read(&beside);
+    if let Some(path) = present(global)? {
+        return Fleet::read(&path);
     }
     let current = std::env::current_dir().map_err(CtlError::Runtime)?;
-    match above(&current) {
-        Some(path) => Fleet::read(&path),
-        None => Err(answer(
-            invalid(
-                "there is no fleet.toml here",
-                "add hosts: deployd-ctl hosts add NAME --ssh root@ADDRESS; or name the file: --fleet FILE; \
-                 or on the host itself: --local",
-            )
-            .cause("where", format!("{}, and above it up to the top of the repository", current.display())),
-        )),
+    Err(answer(
+        invalid(
+            "there is no fleet.toml here",
+            "add hosts: deployd-ctl hosts add NAME --ssh root@ADDRESS; or name the file: --fleet FILE, or move it \
+             here; or on the host itself: --local",
+        )
+        .cause("where", format!("{}, and above it up to the top of the repository", current.display())),
+    ))
+}
+
+/// Its file: the one that is named, whether it is there or not, else the one that is found.
+pub(crate) fn present(global: &Global) -> Result<Option<PathBuf>, CtlError> {
+    let beside = place_of_new(global);
+    if global.fleet.is_some() || beside.exists() {
+        return Ok(Some(beside));
     }
+    Ok(above(&std::env::current_dir().map_err(CtlError::Runtime)?))
 }
 
 /// Where a fleet is written that does not exist yet.

@@ -46,7 +46,8 @@ impl Fleet {
         }
     }
 
-    fn groups(&self) -> BTreeSet<&str> {
+    /// All groups there are.
+    pub(crate) fn groups(&self) -> BTreeSet<&str> {
         self.hosts.iter().flat_map(|h| &h.groups).map(String::as_str).collect()
     }
 

@@ -42,6 +42,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("secrets unset", "secrets unset DATABASE_URL"),
     ("secrets list", "secrets list"),
     ("secrets import", "secrets import .env"),
+    ("secrets export", "secrets export --out shop.secrets.age"),
     ("start", "start -a shop"),
     ("stop", "stop -a shop"),
     ("restart", "restart -a shop"),

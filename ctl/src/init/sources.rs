@@ -1,6 +1,5 @@
 //! Reads the folder of a project, within bounds: no large files, no folders of dependencies.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -95,30 +94,6 @@ impl Sources {
     pub(super) fn folder_name(&self) -> String {
         let whole = fs::canonicalize(&self.folder).unwrap_or_default();
         whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    }
-
-    /// The groups of the fleet, if there is a `fleet.toml`: `DEPLOYD_FLEET`, here, or above up to the repository.
-    pub(super) fn groups(&self) -> Option<Vec<String>> {
-        let named = std::env::var_os("DEPLOYD_FLEET").map(PathBuf::from);
-        let text = named.map_or_else(|| self.fleet_above(), |path| read(&path))?;
-        let table: toml::Table = toml::from_str(&text).ok()?;
-        let hosts = table.get("hosts")?.as_table()?;
-        let groups = hosts.values().filter_map(|host| host.get("groups")?.as_array());
-        let names: BTreeSet<String> =
-            groups.flatten().filter_map(|group| group.as_str()).map(str::to_owned).collect();
-        Some(names.into_iter().collect())
-    }
-
-    fn fleet_above(&self) -> Option<String> {
-        let mut folder = fs::canonicalize(&self.folder).ok()?;
-        loop {
-            if let Some(text) = read(&folder.join("fleet.toml")) {
-                return Some(text);
-            }
-            if folder.join(".git").exists() || !folder.pop() {
-                return None;
-            }
-        }
     }
 }
 

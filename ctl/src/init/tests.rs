@@ -11,14 +11,12 @@ fn written(files: &[(&str, &str)]) -> (String, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("my_folder");
     fs::create_dir(&folder).unwrap();
-    // The search for fleet.toml ends at a repository.
-    fs::create_dir(folder.join(".git")).unwrap();
     for (path, text) in files {
         let path = folder.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let draft = draft(&folder, None);
+    let draft = draft(&folder, None, None);
     (draft.render(), draft.notes)
 }
 
@@ -303,11 +301,13 @@ fn an_unknown_project_is_a_template_with_one_place_to_fill_in() {
 /// `hosts` is asked for only when a fleet has a choice.
 #[test]
 fn hosts_are_named_when_the_fleet_has_several_groups() {
-    let fleet = |groups: &str| format!("[hosts.a]\naddress = \"10.0.0.1\"\ngroups = {groups}\n");
-    let of =
-        |groups: &str| written(&[("fleet.toml", &fleet(groups)), ("package.json", "{}"), ("app.js", "")]).0;
-    assert!(!of("[\"web\"]").contains("hosts"));
-    let several = of("[\"db\", \"web\"]");
+    let dir = tempfile::tempdir().unwrap();
+    let of = |groups: &[&str]| {
+        let groups = groups.iter().map(ToString::to_string).collect();
+        draft(dir.path(), None, Some(groups)).render()
+    };
+    assert!(!of(&["web"]).contains("hosts"));
+    let several = of(&["db", "web"]);
     assert!(several.contains("hosts = \"web\"") && several.contains("fleet.toml: db, web"), "{several}");
 }
 

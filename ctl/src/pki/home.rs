@@ -145,6 +145,11 @@ pub(crate) fn write_shared(path: &Path, content: &[u8]) -> Result<(), CtlError> 
     kept.and_then(|_| sync_folder(path)).map_err(|e| failed("write", path, &e))
 }
 
+/// Whether a file can be written there.
+pub(crate) fn try_beside(path: &Path) -> io::Result<()> {
+    tempfile::NamedTempFile::new_in(folder_of(path)).map(drop)
+}
+
 /// A temporary beside the file; the crate makes it 0600.
 fn staged(path: &Path, content: &[u8]) -> io::Result<tempfile::NamedTempFile> {
     let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;

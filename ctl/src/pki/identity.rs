@@ -16,6 +16,8 @@ use crate::error::CtlError;
 
 /// What a line that is an identity decodes to.
 const BEGIN: &[u8] = b"-----BEGIN ";
+/// Begins the line, behind the blocks, with the recipient that secrets are encrypted to beside the hosts.
+const RECOVERY: &str = "# recovery: ";
 
 /// An identity. Its `Debug` has no key.
 pub(crate) struct Identity {
@@ -24,6 +26,8 @@ pub(crate) struct Identity {
     /// The folder of the files beside it; `None` when it came as a line.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) facts: Facts,
+    /// The fleet's recovery recipient, if whoever issued it had it.
+    pub(crate) recovery: Option<String>,
     certificate: CertificateDer<'static>,
     ca: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
@@ -33,6 +37,22 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "identity {} of {}", self.facts.name, self.source)
     }
+}
+
+/// The text of an identity: these blocks, and whom its owner encrypts secrets to.
+pub(crate) fn text(blocks: &[&str], home: &Home) -> Result<Zeroizing<String>, CtlError> {
+    let recovery = home.text(home::RECOVERY)?;
+    Ok(joined(blocks, recovery.as_deref()))
+}
+
+/// The same, of a recipient that is at hand.
+pub(crate) fn joined(blocks: &[&str], recovery: Option<&str>) -> Zeroizing<String> {
+    let line = recovery.map(|recipient| format!("{RECOVERY}{}\n", recipient.trim())).unwrap_or_default();
+    // At once as long as it gets: no copy stays behind.
+    let length = blocks.iter().map(|block| block.len()).sum::<usize>() + line.len();
+    let mut text = Zeroizing::new(String::with_capacity(length));
+    blocks.iter().copied().chain([line.as_str()]).for_each(|part| text.push_str(part));
+    text
 }
 
 impl Identity {
@@ -79,7 +99,10 @@ impl Identity {
         let key =
             PrivateKeyDer::from_pem_slice(text).map_err(|_| wrong("it has no private key".to_owned()))?;
         let facts = Facts::of(&certificate).map_err(wrong)?;
-        Ok(Self { source: source.to_owned(), folder, facts, certificate, ca, key })
+        let lines = String::from_utf8_lossy(text);
+        let recovery =
+            lines.lines().find_map(|line| line.strip_prefix(RECOVERY)).map(|r| r.trim().to_owned());
+        Ok(Self { source: source.to_owned(), folder, facts, recovery, certificate, ca, key })
     }
 
     pub(crate) fn certificate(&self) -> &CertificateDer<'static> {

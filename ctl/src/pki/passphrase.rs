@@ -1,9 +1,11 @@
-//! Where the passphrase of the CA comes from: the terminal, or `DEPLOYD_PASSPHRASE` for tests and automation.
+//! Where the passphrase of the CA comes from: the terminal, or `DEPLOYD_PASSPHRASE` for tests and automation. And how
+//! anything is asked that is not to be seen.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
 
 use age::secrecy::{ExposeSecret, SecretString};
+use deployd_api::secret::VALUE_MAX;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
@@ -57,10 +59,17 @@ fn prompt(text: &str) -> Result<SecretString, CtlError> {
     if !io::stderr().is_terminal() {
         return Err(no_terminal());
     }
-    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
-    let terminal = terminal.map_err(|_| no_terminal())?;
-    let asked = ask_on(&terminal, text).map_err(|_| no_terminal())?;
-    asked.ok_or_else(|| CtlError::Detached("ended by Ctrl-C; nothing was changed".to_owned()))
+    hidden(text).map_err(|_| no_terminal())?.ok_or_else(stopped)
+}
+
+/// Asks on the terminal for what is not to be seen; `None` is Ctrl-C.
+pub(crate) fn hidden(text: &str) -> io::Result<Option<SecretString>> {
+    ask_on(&OpenOptions::new().read(true).write(true).open("/dev/tty")?, text)
+}
+
+/// Ctrl-C at a question.
+pub(crate) fn stopped() -> CtlError {
+    CtlError::Detached("ended by Ctrl-C; nothing was changed".to_owned())
 }
 
 /// A line without its echo; `None` is Ctrl-C. The signal is off meanwhile: others wait for it in this process, and
@@ -77,8 +86,8 @@ fn ask_on(mut terminal: &File, text: &str) -> io::Result<Option<SecretString>> {
 
 #[expect(clippy::unbuffered_bytes, reason = "a buffer would keep a copy of the passphrase")]
 fn read_line(from: impl Read) -> io::Result<Option<SecretString>> {
-    // Long enough that it never moves and leaves a copy behind.
-    let mut line = Zeroizing::new(Vec::with_capacity(4096));
+    // So long that it never moves and leaves a copy behind, and that a value which is too long is seen to be.
+    let mut line = Zeroizing::new(Vec::with_capacity(VALUE_MAX + 1));
     for byte in from.bytes() {
         match byte? {
             3 => return Ok(None),

@@ -1,6 +1,6 @@
 //! Everything before the first byte: what is pushed, to which hosts, and what each of them says to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deployd_api::deployment::{Migrate, PlanAnswer, PlanRequest};
 use deployd_api::error::{ErrorBody, ErrorCode};
@@ -8,6 +8,7 @@ use deployd_api::ids::{AppName, Label, ProcessName};
 use deployd_api::manifest::Manifest;
 use deployd_api::needs::Needs;
 use deployd_api::release::ReleaseDocument;
+use deployd_api::secret::SecretName;
 use deployd_api::spec::{Project, Strategy};
 use hyper::Method;
 
@@ -105,27 +106,39 @@ impl Answers {
         Some(body)
     }
 
-    /// Hosts whose secrets are not those of the first.
+    /// Hosts that lack the newest version of a secret, as one that joined later does.
     fn secrets_differ(&self) -> Option<ErrorBody> {
-        let (first, rest) = self.asked.split_first()?;
-        let other: Vec<&str> = rest
-            .iter()
-            .filter(|a| a.answer.secrets != first.answer.secrets)
-            .map(|a| a.host.name.as_str())
-            .collect();
-        if other.is_empty() {
+        let mut newest: BTreeMap<&SecretName, u32> = BTreeMap::new();
+        for (name, version) in self.asked.iter().flat_map(|a| &a.answer.secrets) {
+            let known = newest.entry(name).or_default();
+            *known = (*known).max(*version);
+        }
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        let mut behind = Vec::new();
+        for one in &self.asked {
+            let has = |name: &SecretName| one.answer.secrets.get(name);
+            let lacks: Vec<&str> = newest
+                .iter()
+                .filter(|(name, v)| has(name) != Some(v))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !lacks.is_empty() {
+                names.extend(&lacks);
+                behind.push(format!("{} has not the newest of {}", one.host.name, lacks.join(" ")));
+            }
+        }
+        let app = &self.asked.first()?.answer.app;
+        if behind.is_empty() {
             return None;
         }
-        let app = &first.answer.app;
-        let what = format!("the secrets of {app} are not the same on all hosts");
-        let body = ErrorBody::new(
-            ErrorCode::SecretMissing,
-            what,
-            format!(
-                "see deployd-ctl secrets list -a {app}; deployd-ctl secrets set -a {app} sets one on all hosts"
-            ),
+        let names = names.into_iter().collect::<Vec<_>>().join(" ");
+        let what = format!("the secrets of {app} are not the same on all hosts; nothing was touched");
+        let hint = format!(
+            "set them again, which is on all hosts: deployd-ctl secrets set {names} -a {app}; or from a file of \
+             NAME=VALUE: deployd-ctl secrets import FILE -a {app}"
         );
-        Some(body.cause("where", format!("{} differ from {}", listed(&other), first.host.name)))
+        let body = ErrorBody::new(ErrorCode::SecretMissing, what, hint);
+        Some(behind.into_iter().fold(body, |body, line| body.cause("where", line)))
     }
 }
 

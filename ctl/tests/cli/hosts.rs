@@ -42,7 +42,7 @@ async fn a_bare_host_becomes_one_of_the_fleet_and_stays_so() {
     );
     assert_eq!(
         run.stdout,
-        "web1 is in the fleet.\nnext: deployd-ctl init, in the folder of your app; undo: deployd-ctl hosts remove NAME\n"
+        "web1 is in the fleet.\nnext: deployd-ctl init, in the folder of your app\nundo: deployd-ctl hosts remove web1\n"
     );
     assert_eq!(
         web1.done(),
@@ -81,7 +81,10 @@ async fn several_hosts_in_one_command_and_the_one_that_fails_is_told() {
     web3.say("id=debian", "id=fedora");
     let add = ["hosts", "add", "web1=root@web1", "web2=root@web2", "web3=root@web3", "--group", "web"];
     let run = ran(hosts.command(&add)).await;
-    assert_eq!((run.code, run.stdout.as_str()), (6, "web1 is in the fleet.\n"));
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (6, "web1 is in the fleet.\nundo: deployd-ctl hosts remove web1\n")
+    );
     for want in [
         "error agent_unreachable: web2 is not added: ssh cannot connect",
         "  what    ssh: connect to host web2 port 22: Connection refused",
@@ -166,7 +169,11 @@ async fn a_fleet_is_listed_checked_and_hosts_leave_it() {
     assert!(web1.asked.lock().unwrap().contains(&"PUT /v1/tls/crl -----BEGIN X509 CRL-".to_owned()));
     let removed = ran(hosts.command(&["hosts", "remove", "web1", "--yes"])).await;
     assert_eq!(removed.code, 0, "{}", removed.stderr);
-    assert_eq!(removed.stdout.lines().next(), Some("web1 is not in the fleet any more."));
+    let undo = format!(
+        "undo: deployd-ctl hosts add web1 --ssh root@127.0.0.1 --address {} --group web",
+        web1.address()
+    );
+    assert_eq!(removed.stdout, format!("web1 is not in the fleet any more.\n{undo}\n"));
     assert!(!hosts.fleet().unwrap().contains("web1"));
     // Put back by hand, it is refused: its certificate is revoked.
     let fleet = format!("{}[hosts.web1]\naddress = \"{}\"\n", hosts.fleet().unwrap(), web1.address());
@@ -229,4 +236,85 @@ async fn a_fleet_that_is_wrong_touches_nothing() {
     let twice = ran(hosts.command(&["hosts", "add", "b", "--ssh", "root@b", "--address", "10.0.0.1"])).await;
     assert_eq!(twice.code, 3);
     assert!(twice.stderr.contains("10.0.0.1:7443 is the address of a already"), "{}", twice.stderr);
+}
+
+#[tokio::test]
+async fn a_slip_in_names_or_addresses_adds_nothing() {
+    let hosts = Hosts::new().await;
+    let (web1, web2) = (hosts.bare("web1").await, hosts.bare("web2").await);
+    let other = "[hosts.db]\naddress = \"10.0.0.1\"\n";
+    fs::write(hosts.dir.path().join("fleet.toml"), other).unwrap();
+    // One machine under two names.
+    web1.say("uid=0", "machine_id=0a1b\nuid=0");
+    web2.say("uid=0", "machine_id=0a1b\nuid=0");
+    let run = ran(hosts.command(&["hosts", "add", "web1=root@web1", "web2=root@web2", "-o", "json"])).await;
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("web2 is not added: it is the machine that is called web1"),
+        "{}",
+        run.stderr
+    );
+    let rows: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(
+        (&rows[0]["host"], &rows[0]["change"], &rows[0]["enrolled"]),
+        (&"web1".into(), &"added".into(), &true.into())
+    );
+    assert_eq!((&rows[1]["host"], &rows[1]["error"]["code"]), (&"web2".into(), &"host_not_added".into()));
+    assert_eq!(web2.done(), ["probe"]);
+    // A name that is known, and another machine.
+    web1.done();
+    fs::write(web2.folder.join("address"), "10.0.0.12").unwrap();
+    let before = hosts.fleet();
+    let run = ran(hosts.command(&["hosts", "add", "web1", "--ssh", "root@web2"])).await;
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    let want = format!("web1 is {}, and root@web2 is 10.0.0.12", web1.address());
+    assert!(run.stderr.contains(&want) && run.stderr.contains("hosts remove web1 first"), "{}", run.stderr);
+    // Words that are wrong are told before ssh.
+    let run = ran(hosts.command(&["hosts", "add", "web2", "--ssh", "root@web2", "--label", "x"])).await;
+    assert_eq!((run.code, run.stderr.lines().next()), (2, Some("error: `x` is no label")));
+    assert_eq!((web1.done().len(), web2.done().len(), hosts.fleet()), (0, 0, before));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_told_before_a_host_is_entered() {
+    let hosts = Hosts::new().await;
+    let web1 = hosts.bare("web1").await;
+    let add = ["hosts", "add", "web1", "--ssh", "root@web1", "--fleet", "nowhere/fleet.toml"];
+    let run = ran(hosts.command(&add)).await;
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(run.stderr.contains("cannot write nowhere/fleet.toml"), "{}", run.stderr);
+    assert!(run.stderr.contains("nothing was changed"), "{}", run.stderr);
+    assert_eq!(web1.done().len(), 0);
+}
+
+/// What programs get of the other ends.
+#[tokio::test]
+async fn each_end_has_a_value_for_programs() {
+    let hosts = Hosts::new().await;
+    let (web1, web2) = (hosts.bare("web1").await, hosts.bare("web2").await);
+    let json = |arguments: &'static [&'static str]| {
+        let command = hosts.command(&[arguments, &["-o", "json"]].concat());
+        async move {
+            let run = ran(command).await;
+            (
+                run.code,
+                serde_json::from_str::<serde_json::Value>(&run.stdout)
+                    .unwrap_or_else(|e| panic!("{e} {} {}", run.stdout, run.stderr)),
+            )
+        }
+    };
+    ran(hosts.command(&["hosts", "add", "web1=root@web1", "web2=root@web2", "--group", "web"])).await;
+    fs::copy(web1.folder.join("request.pem"), hosts.dir.path().join("request.pem")).unwrap();
+    let (_, signed) = json(&["hosts", "add", "web3", "--csr", "request.pem", "--address", "10.0.0.3"]).await;
+    assert!(signed["bundle"].as_str().unwrap().contains("BEGIN X509 CRL"), "{signed}");
+    assert_eq!((&signed["host"], &signed["address"]), (&"web3".into(), &"10.0.0.3:7443".into()));
+    ran(hosts.command(&["pki", "issue", "ci", "--role", "viewer", "--print"])).await;
+    drop(web2);
+    let (code, revoked) = json(&["pki", "revoke", "ci"]).await;
+    assert_eq!((code, &revoked["sent"], &revoked["missed"][0]["host"]), (6, &1.into(), &"web2".into()));
+    let (code, own) = json(&["pki", "renew"]).await;
+    assert_eq!((code, &own["certificate"]["name"]), (0, &"ops-1".into()));
+    let (code, removed) = json(&["hosts", "remove", "web2", "--yes"]).await;
+    assert_eq!((code, &removed["host"], &removed["revoked"]), (0, &"web2".into(), &true.into()));
+    assert!(removed["undo"].as_str().unwrap().ends_with("--group web"), "{removed}");
 }

@@ -13,6 +13,7 @@ mod hosts;
 mod observe;
 mod pki;
 mod push;
+mod secrets;
 
 use std::path::Path;
 use std::process::Stdio;

@@ -161,6 +161,33 @@ async fn renewal_keeps_name_and_roles_and_makes_a_new_key() {
     let after = std::fs::read_to_string(&identity).unwrap();
     let key = |text: &str| text.split("PRIVATE KEY").nth(1).unwrap().to_owned();
     assert_ne!(key(&before), key(&after));
+    let public = std::fs::read_to_string(dir.path().join("home/recovery.pub")).unwrap();
+    let last = format!("# recovery: {}", public.trim());
+    assert!(public.starts_with("age1"), "{public}");
+    assert_eq!((before.lines().last(), after.lines().last()), (Some(last.as_str()), Some(last.as_str())));
     let list = std::fs::read_to_string(dir.path().join("home/issued.jsonl")).unwrap();
     assert_eq!(list.matches("\"roles\":[\"admin\"]").count(), 2);
+}
+
+/// Their key stays with them: what comes back and the key, one after the other, are an identity.
+#[tokio::test]
+async fn a_request_and_its_key_become_an_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path()).await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    std::fs::write(dir.path().join("ops-2.csr"), request).unwrap();
+    let issue = ["pki", "issue", "ops-2", "--role", "viewer", "--csr", "ops-2.csr", "--out", "ops-2.pem"];
+    let run = ran(operator(dir.path(), &issue)).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let signed = std::fs::read_to_string(dir.path().join("ops-2.pem")).unwrap();
+    assert!(signed.contains("\n# recovery: age1") && !signed.contains("PRIVATE"), "{signed}");
+    std::fs::write(dir.path().join("two.pem"), signed + &key.serialize_pem()).unwrap();
+    let shown = ran(operator(dir.path(), &["pki", "show", "--identity", "two.pem"])).await;
+    assert!(
+        shown.stdout.starts_with("you          ops-2 (viewer), 365 d left"),
+        "{} {}",
+        shown.stdout,
+        shown.stderr
+    );
 }

@@ -19,7 +19,7 @@ use crate::ids::{AppName, CheckName, ListenerName, ProcessName};
 use crate::secret::SecretName;
 
 pub use check::Fault;
-pub use parse::{SpecError, SpecErrors, parse, parse_project};
+pub use parse::{SpecError, SpecErrors, keys, parse, parse_project};
 pub use project::{Build, Project, Selector, Share};
 pub use units::{parse_duration, parse_size, split_words};
 

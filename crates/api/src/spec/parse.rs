@@ -59,6 +59,20 @@ const DEPLOY: Keys = Keys {
     later: &["canary", "analysis"],
 };
 
+/// The keys of each section, for who explains them: `""` is the top level, `processes.NAME` one of its tables.
+pub fn keys() -> [(&'static str, &'static [&'static str]); 8] {
+    [
+        ("", ROOT.known),
+        ("build", project::BUILD.known),
+        ("secrets", project::SECRETS.known),
+        ("processes.NAME", process::PROCESS.known),
+        ("listen.NAME", listen::LISTEN.known),
+        ("checks.NAME", check::CHECK.known),
+        ("migrate", project::MIGRATE.known),
+        ("deploy", DEPLOY.known),
+    ]
+}
+
 /// One thing wrong with a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError {

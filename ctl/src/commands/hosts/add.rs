@@ -1,27 +1,37 @@
 //! `hosts add`: which of the hosts are in the fleet already, which are made ready over ssh, and how it ended.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 
+use deployd_api::error::ErrorBody;
 use deployd_api::exit::ExitCode;
+use deployd_api::fleet::HostInfo;
 use deployd_api::spec::Selector;
 use futures_util::{StreamExt, stream};
+use serde::Serialize;
 
-use super::join::{self, Joined};
+use super::because;
+use super::join::{self, Joined, Reached};
 use crate::cli::HostsAdd;
 use crate::commands::pki::open_authority;
 use crate::commands::reach::Dialer;
 use crate::commands::{Context, pki};
 use crate::enrol::package::{self, Package};
+use crate::enrol::ssh::Ssh;
 use crate::enrol::target::{self, Target};
 use crate::enrol::{answer, refused};
 use crate::error::CtlError;
 use crate::failure;
-use crate::fleet::{self, Change, Fleet, FleetHost};
+use crate::fleet::{self, Address, Change, Fleet, FleetHost};
 use crate::human;
 use crate::pki::Home;
 use crate::pki::authority::Authority;
 use crate::pki::home;
+
+/// What is true at Ctrl-C, whatever was done.
+const STOPPED: &str = "stopped; what is done on a host stays, and is not done twice.\n\
+                       next: the same command again, or see who is in: deployd-ctl hosts list";
 
 /// Hosts that are made ready at one time.
 const AT_ONCE: usize = 8;
@@ -48,8 +58,13 @@ pub(super) async fn run(context: &Context<'_>, args: &HostsAdd) -> Result<ExitCo
         packages: package::find(&args.packages)?,
         fleet: RefCell::new(present_fleet(context)?),
     };
-    // Wrong words before anything is touched.
-    adding.wanted(&targets[0], "10.0.0.1")?;
+    // Wrong words, and a file that cannot be written, before anything is touched.
+    words(args)?;
+    if args.address.is_some() {
+        adding.wanted(&targets[0], "")?;
+    }
+    adding.try_file()?;
+    context.on_interrupt(STOPPED.to_owned());
     let mut joined = Vec::new();
     let mut failed: Vec<(String, CtlError)> = Vec::new();
     let mut bare = Vec::new();
@@ -81,6 +96,30 @@ fn present_fleet(context: &Context<'_>) -> Result<Fleet, CtlError> {
     }
 }
 
+/// The groups and labels of the command line.
+fn words(args: &HostsAdd) -> Result<(Vec<String>, BTreeMap<String, String>), CtlError> {
+    let mut groups = args.groups.clone();
+    groups.sort();
+    groups.dedup();
+    for group in &groups {
+        if !matches!(group.parse(), Ok(Selector::Name(_))) {
+            return Err(usage(format!("`{group}` is no name of a group"), "write --group web"));
+        }
+    }
+    let mut labels = BTreeMap::new();
+    for label in &args.labels {
+        let Ok(Selector::Label { key, value }) = label.parse() else {
+            return Err(usage(format!("`{label}` is no label"), "write --label region=fra"));
+        };
+        labels.insert(key, value);
+    }
+    Ok((groups, labels))
+}
+
+fn usage(message: String, hint: &str) -> CtlError {
+    CtlError::Usage { message, hint: hint.to_owned() }
+}
+
 fn is_blank(text: &str) -> bool {
     text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
 }
@@ -88,30 +127,12 @@ fn is_blank(text: &str) -> bool {
 impl Adding<'_> {
     /// What the file is to say of a host at this address.
     pub(super) fn wanted(&self, target: &Target, address: &str) -> Result<FleetHost, CtlError> {
-        let usage = |message: String, hint: &str| CtlError::Usage { message, hint: hint.to_owned() };
         let address = match &self.args.address {
             Some(address) => address.clone(),
             None => address.parse().map_err(|e| usage(e, "say where its agent is reached: --address"))?,
         };
-        let mut host = FleetHost {
-            name: target.name.clone(),
-            address,
-            groups: self.args.groups.clone(),
-            labels: std::collections::BTreeMap::new(),
-        };
-        host.groups.sort();
-        host.groups.dedup();
-        for group in &host.groups {
-            if !matches!(group.parse(), Ok(Selector::Name(_))) {
-                return Err(usage(format!("`{group}` is no name of a group"), "write --group web"));
-            }
-        }
-        for label in &self.args.labels {
-            let Ok(Selector::Label { key, value }) = label.parse() else {
-                return Err(usage(format!("`{label}` is no label"), "write --label region=fra"));
-            };
-            host.labels.insert(key, value);
-        }
+        let (groups, labels) = words(self.args)?;
+        let host = FleetHost { name: target.name.clone(), address, groups, labels };
         let file = self.fleet.borrow().file.clone();
         let text = fs::read_to_string(&file).unwrap_or_default();
         fleet::put(&text, &host).map_err(|why| {
@@ -135,6 +156,9 @@ impl Adding<'_> {
             return Some(self.call_and_write(&host, None).await);
         }
         let known = known.filter(|k| self.args.address.as_ref().is_none_or(|a| *a == k.address))?;
+        if let Err(error) = self.refuse_moved(target, &known).await {
+            return Some(Err(error));
+        }
         let info = join::call(&self.dialer.host(&known)).await.ok()?;
         if join::is_outdated(&self.packages, &info) || join::ends_soon(&info, human::now()) {
             return None;
@@ -144,6 +168,43 @@ impl Adding<'_> {
             Err(error) => return Some(Err(error)),
         };
         Some(self.write(&host, info, None))
+    }
+
+    /// A known name with the target of another machine: a slip, or a host that moved. Neither is guessed.
+    async fn refuse_moved(&self, target: &Target, known: &FleetHost) -> Result<(), CtlError> {
+        let (Some(words), None) = (&target.ssh, &self.args.address) else { return Ok(()) };
+        let name = target.name.as_str();
+        let found = Ssh::new(name, words, &self.args.ssh_options)?.address().await;
+        if found.parse::<Address>().is_ok_and(|found| found.host() == known.address.host()) {
+            return Ok(());
+        }
+        let next = format!(
+            "another host: write another name. It replaces {name}: deployd-ctl hosts remove {name} first. The same \
+             host at another address: deployd-ctl hosts add {name} --ssh {words} --address {found}; at the old one: \
+             --address {}",
+            known.address
+        );
+        let body = refused(format!("{name} is {}, and {words} is {found}", known.address), next);
+        Err(answer(body.about(name)))
+    }
+
+    /// Two names for one machine would be two hosts of the fleet that are one.
+    fn refuse_twins(connected: Vec<Reached>, failed: &mut Vec<(String, CtlError)>) -> Vec<Reached> {
+        let mut apart: Vec<Reached> = Vec::new();
+        for reached in connected {
+            match apart.iter().find(|other| other.is_same_machine(&reached)) {
+                None => apart.push(reached),
+                Some(other) => {
+                    let (name, other) = (reached.host.name.to_string(), &other.host.name);
+                    let what =
+                        format!("{name} is not added: it is the machine that is called {other} already");
+                    let next = "write each machine once. Two that are copies of one image: on one, rm /etc/machine-id, \
+                                systemd-machine-id-setup, reboot; then run it again";
+                    failed.push((name.clone(), answer(refused(what, next).about(name))));
+                }
+            }
+        }
+        apart
     }
 
     async fn make_ready(
@@ -161,6 +222,7 @@ impl Adding<'_> {
                 Err(error) => failed.push((target.name.to_string(), error)),
             }
         }
+        let connected = Self::refuse_twins(connected, failed);
         let work = connected.into_iter().map(|reached| async move {
             let done = self.enrol(authority, &reached).await;
             reached.ssh.close().await;
@@ -179,10 +241,14 @@ impl Adding<'_> {
     pub(super) fn write_fleet(&self, host: &FleetHost) -> Result<Change, CtlError> {
         let file = self.fleet.borrow().file.clone();
         let wrong = |why: String| {
-            let next = "mend the file and run it again: the host itself is ready";
+            let next = "mend that and run it again: what is done is not done twice";
+            let name = &host.name;
             answer(
-                refused(format!("cannot write {} into {}", host.name, file.display()), next)
-                    .cause("what", why),
+                refused(
+                    format!("{name} is ready and answers, but cannot be written into {}", file.display()),
+                    next,
+                )
+                .cause("what", why),
             )
         };
         let text = fs::read_to_string(&file).unwrap_or_default();
@@ -190,9 +256,19 @@ impl Adding<'_> {
         if change != Change::Nothing {
             fleet::parse(&new)
                 .map_err(|e| wrong(e.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
-            home::write_shared(&file, new.as_bytes())?;
+            home::write_shared(&file, new.as_bytes()).map_err(|e| wrong(because(&e)))?;
         }
         Ok(change)
+    }
+
+    /// The file is the last that is written: that it can be is tried first.
+    fn try_file(&self) -> Result<(), CtlError> {
+        let file = self.fleet.borrow().file.clone();
+        let tried = home::try_beside(&file);
+        tried.map_err(|e| {
+            let what = format!("cannot write {}: {e}; nothing was changed", file.display());
+            usage(what, "run it in a folder that you may write, or name the file: --fleet FILE")
+        })
     }
 
     pub(super) fn step(&self, host: &str, step: &str, text: &str) {
@@ -211,8 +287,16 @@ fn sign_only(
     let authority = open_authority(&Home::find()?)?;
     let signed = authority.host(&target.name, &text, human::now())?;
     authority.record(&signed)?;
-    context.printer.data(authority.bundle(&signed)?.trim_end())?;
+    let bundle = authority.bundle(&signed)?;
     let (name, address) = (&target.name, args.address.as_ref().map(ToString::to_string).unwrap_or_default());
+    if context.printer.is_json() {
+        let answer = serde_json::json!({
+            "host": name, "address": address, "bundle": bundle, "certificate": signed.facts,
+        });
+        context.printer.json(&answer)?;
+    } else {
+        context.printer.data(bundle.trim_end())?;
+    }
     for line in [
         format!("what stdout got is the bundle of {name}. On the host, as root:"),
         "  deployd enroll install < BUNDLE".to_owned(),
@@ -225,6 +309,36 @@ fn sign_only(
     Ok(ExitCode::Ok)
 }
 
+/// A host, for `-o json`.
+#[derive(Serialize)]
+struct Row<'r> {
+    host: &'r str,
+    /// `added`, `updated` or `nothing`: what became of it in the file.
+    change: Option<Change>,
+    /// Whether it got a certificate just now.
+    enrolled: bool,
+    info: Option<&'r HostInfo>,
+    error: Option<ErrorBody>,
+}
+
+fn rows<'r>(joined: &'r [Joined], failed: &'r [(String, CtlError)]) -> Vec<Row<'r>> {
+    let joined = joined.iter().map(|j| Row {
+        host: &j.name,
+        change: Some(j.change),
+        enrolled: j.enrolled,
+        info: Some(&j.info),
+        error: None,
+    });
+    let failed = failed.iter().map(|(host, error)| Row {
+        host,
+        change: None,
+        enrolled: false,
+        info: None,
+        error: Some(error.to_body()),
+    });
+    joined.chain(failed).collect()
+}
+
 /// The end: what is true now.
 fn tell(
     context: &Context<'_>,
@@ -232,9 +346,9 @@ fn tell(
     failed: Vec<(String, CtlError)>,
 ) -> Result<ExitCode, CtlError> {
     let printer = context.printer;
+    // One that failed alone is told as any command that fails.
     if printer.is_json() && !(joined.is_empty() && failed.len() == 1) {
-        let hosts: Vec<_> = joined.iter().map(|j| &j.info).collect();
-        printer.json(&hosts)?;
+        printer.json(&rows(joined, &failed))?;
     }
     let names: Vec<&str> = joined.iter().map(|j| j.name.as_str()).collect();
     let new = joined.iter().filter(|j| j.change != Change::Nothing || j.enrolled).count();
@@ -243,9 +357,10 @@ fn tell(
         let none = if new == 0 { ": nothing to change" } else { "" };
         printer.last(&format!("{} {what} in the fleet{none}.", names.join(" ")))?;
         if failed.is_empty() && new > 0 {
-            printer.last(
-                "next: deployd-ctl init, in the folder of your app; undo: deployd-ctl hosts remove NAME",
-            )?;
+            printer.last("next: deployd-ctl init, in the folder of your app")?;
+        }
+        for host in joined.iter().filter(|j| j.change == Change::Added) {
+            printer.last(&format!("undo: deployd-ctl hosts remove {}", host.name))?;
         }
     }
     if failed.is_empty() {

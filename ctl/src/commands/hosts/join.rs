@@ -26,14 +26,16 @@ const SOON_DAYS: i64 = 30;
 /// From here on, people are told that clocks differ.
 const CLOCK_MS: u64 = 10_000;
 
-/// Reads the package from stdin. `dpkg` needs no network; `apt-get` fetches what the package needs and is missing.
+/// Reads the package from stdin. `dpkg` needs no network; `apt-get` fetches what the package needs and is missing, and
+/// waits for the updates that a new host makes by itself. When these hold the lists, the lists are theirs.
 const INSTALL: &str = r#"
 set -e
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 cat >"$folder/deployd.deb"
 export DEBIAN_FRONTEND=noninteractive
 dpkg --force-confold -i "$folder/deployd.deb" >&2 ||
-  { apt-get update -q >&2; apt-get install -y -q "$folder/deployd.deb" >&2; }
+  { apt-get -o DPkg::Lock::Timeout=120 update -q >&2 || true
+    apt-get -o DPkg::Lock::Timeout=120 install -y -q "$folder/deployd.deb" >&2; }
 "#;
 /// Reads the bundle from stdin.
 const ENROL: &str = "deployd enroll install && systemctl enable -q deployd.socket && \
@@ -45,6 +47,13 @@ pub(super) struct Reached {
     pub(super) host: FleetHost,
     system: System,
     package: Option<Package>,
+}
+
+impl Reached {
+    /// By its address, or by what the system calls itself.
+    pub(super) fn is_same_machine(&self, other: &Self) -> bool {
+        self.host.address == other.host.address || self.system.is_same_machine(&other.system)
+    }
 }
 
 /// A host of the fleet.

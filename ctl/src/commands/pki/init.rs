@@ -14,7 +14,7 @@ use crate::human;
 use crate::pki::authority::{Authority, OPERATOR_TTL, new_key};
 use crate::pki::facts::days_text;
 use crate::pki::issued::{self, Issued};
-use crate::pki::{Home, answer, home, invalid, passphrase, sealed};
+use crate::pki::{Home, answer, home, identity, invalid, passphrase, sealed};
 use crate::project;
 
 /// What `-o json` says.
@@ -41,8 +41,8 @@ pub(super) fn run(context: &Context<'_>, args: &PkiInit) -> Result<ExitCode, Ctl
     let key = new_key()?;
     let signed = ca.operator(&operator, &[Role::Admin], OPERATOR_TTL, &key, now)?;
     let secret = Zeroizing::new(key.serialize_pem());
-    let identity = Zeroizing::new([&signed.pem, secret.as_str(), ca.ca_pem()].concat());
     let (public, recovery) = sealed::recovery();
+    let identity = identity::joined(&[&signed.pem, &secret, ca.ca_pem()], Some(&public));
     let recovery = sealed::seal(sealed::recovery_file(&public, &recovery).as_bytes(), &words)?;
     let files: [(&str, Zeroizing<Vec<u8>>); 6] = [
         (home::CA_KEY, sealed::seal(new.key_pem.as_bytes(), &words)?.into()),

@@ -16,7 +16,7 @@ use crate::error::CtlError;
 use crate::human;
 use crate::pki::authority::{OPERATOR_TTL, Signed, new_key, public_key};
 use crate::pki::facts::days_text;
-use crate::pki::{Home, broken, home};
+use crate::pki::{Home, broken, home, identity};
 
 pub(super) fn run(context: &Context<'_>, args: &PkiIssue) -> Result<ExitCode, CtlError> {
     let home = Home::find()?;
@@ -44,13 +44,13 @@ pub(super) fn run(context: &Context<'_>, args: &PkiIssue) -> Result<ExitCode, Ct
     let now = human::now();
     let (signed, text) = if let Some(key) = request {
         let signed = authority.operator(&args.name, &args.roles, ttl, &key, now)?;
-        let text = Zeroizing::new([&signed.pem, authority.ca_pem()].concat());
+        let text = identity::text(&[&signed.pem, authority.ca_pem()], &home)?;
         (signed, text)
     } else {
         let key = new_key()?;
         let signed = authority.operator(&args.name, &args.roles, ttl, &key, now)?;
         let secret = Zeroizing::new(key.serialize_pem());
-        let text = Zeroizing::new([&signed.pem, secret.as_str(), authority.ca_pem()].concat());
+        let text = identity::text(&[&signed.pem, &secret, authority.ca_pem()], &home)?;
         (signed, text)
     };
     authority.record(&signed)?;
@@ -85,7 +85,7 @@ fn tell(context: &Context<'_>, args: &PkiIssue, signed: &Signed, out: &Path) -> 
     let shown = out.display();
     printer.talk(&if args.csr.is_some() {
         format!(
-            "{shown} has no key. They put it, their key and nothing else into one file: DEPLOYD_IDENTITY=FILE"
+            "{shown} has no key. They put it and their key into one file: cat {shown} KEY > ~/.config/deployd/identity.pem"
         )
     } else {
         format!("{shown} holds a key. Hand it over by a safe way; theirs is ~/.config/deployd/identity.pem")

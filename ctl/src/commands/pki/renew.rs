@@ -12,7 +12,7 @@ use crate::error::CtlError;
 use crate::human;
 use crate::pki::authority::{Authority, EXTRA, OPERATOR_TTL, Signed, new_key};
 use crate::pki::facts::days_text;
-use crate::pki::{Home, Identity, home};
+use crate::pki::{Home, Identity, home, identity};
 
 pub(super) async fn run(context: &Context<'_>, names: &[String]) -> Result<ExitCode, CtlError> {
     let home = Home::find()?;
@@ -22,20 +22,46 @@ pub(super) async fn run(context: &Context<'_>, names: &[String]) -> Result<ExitC
     }
     let hosts = context.reached.hosts_named(names)?;
     let authority = open_authority(&home)?;
+    context.on_interrupt(
+        "stopped; hosts that were told have their new certificate: deployd-ctl hosts check".to_owned(),
+    );
     let mut failed = None;
+    let mut rows = Vec::new();
     for host in &hosts {
         match renew_host(&authority, host).await {
             Ok(signed) => {
+                rows.push(
+                    serde_json::json!({ "host": host.name, "certificate": signed.facts, "error": null }),
+                );
                 let until = days_text(signed.facts.not_after, human::now());
                 context.printer.last(&format!("{} has a new certificate, for {until}.", host.name))?;
             }
             Err(error) => {
-                context.printer.talk(&format!("{}: not renewed", host.name));
+                let body = error.to_body();
+                context.printer.talk(&format!("{}: not renewed: {}", host.name, body.message));
+                rows.push(serde_json::json!({ "host": host.name, "certificate": null, "error": body }));
                 failed.get_or_insert(error);
             }
         }
     }
-    failed.map_or(Ok(ExitCode::Ok), Err)
+    match failed {
+        None => {
+            if context.printer.is_json() {
+                context.printer.json(&rows)?;
+            }
+            Ok(ExitCode::Ok)
+        }
+        // With others, or as programs read it, each is told; one alone is told whole.
+        Some(error) if context.printer.is_json() && hosts.len() > 1 => {
+            context.printer.json(&rows)?;
+            Ok(if rows.iter().all(|row| row["certificate"].is_null()) {
+                error.exit()
+            } else {
+                ExitCode::Partial
+            })
+        }
+        Some(error) => Err(error),
+    }
 }
 
 /// A new key too: the old one may be older than one likes.
@@ -50,8 +76,11 @@ fn renew_own(context: &Context<'_>, home: &Home, own: &Identity) -> Result<ExitC
     let signed = authority.operator(&own.facts.name, &own.facts.roles, ttl, &key, now)?;
     authority.record(&signed)?;
     let secret = Zeroizing::new(key.serialize_pem());
-    let text = Zeroizing::new([&signed.pem, secret.as_str(), authority.ca_pem()].concat());
+    let text = identity::text(&[&signed.pem, &secret, authority.ca_pem()], home)?;
     home.write(home::IDENTITY, text.as_bytes())?;
+    if context.printer.is_json() {
+        context.printer.json(&serde_json::json!({ "certificate": signed.facts }))?;
+    }
     let until = days_text(signed.facts.not_after, now);
     let old = days_text(own.facts.not_after, now);
     let was = if old == "ended" { "had ended".to_owned() } else { format!("had {old} left") };

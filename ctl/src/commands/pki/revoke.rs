@@ -30,6 +30,9 @@ pub(super) async fn run(context: &Context<'_>, what: &str) -> Result<ExitCode, C
     }
     let authority = open_authority(&home)?;
     let text = revoke(&home, &authority, what)?;
+    context.on_interrupt(format!(
+        "stopped; {what} is revoked here, and hosts may not know it yet.\nnext: deployd-ctl hosts check sends the list"
+    ));
     for issued in &chosen {
         let ends = human::when(issued.not_after);
         context.printer.talk(&format!(
@@ -39,7 +42,7 @@ pub(super) async fn run(context: &Context<'_>, what: &str) -> Result<ExitCode, C
             issued.serial
         ));
     }
-    publish(context, &text, what).await
+    publish(context, &text, what, &chosen).await
 }
 
 /// Writes that they are revoked: the list of what was issued, then the signed list. Gives the latter.
@@ -61,10 +64,11 @@ pub(in crate::commands) fn revoke(
 }
 
 /// Sends the list to every host, and tells which did not get it.
-pub(in crate::commands) async fn publish(
+async fn publish(
     context: &Context<'_>,
     list: &str,
     what: &str,
+    chosen: &[Issued],
 ) -> Result<ExitCode, CtlError> {
     let hosts = match context.hosts() {
         Ok(hosts) => hosts,
@@ -78,6 +82,14 @@ pub(in crate::commands) async fn publish(
     let answers = fanout::ask(&hosts, |client| send_list(client, list.to_owned())).await;
     let missed: Vec<(Host, CtlError)> =
         answers.into_iter().filter_map(|(host, sent)| sent.err().map(|e| (host, e))).collect();
+    if context.printer.is_json() {
+        let serials: Vec<&str> = chosen.iter().map(|i| i.serial.as_str()).collect();
+        let missed: Vec<_> =
+            missed.iter().map(|(h, e)| serde_json::json!({ "host": h.name, "error": e.to_body() })).collect();
+        let sent = hosts.len() - missed.len();
+        let answer = serde_json::json!({ "revoked": serials, "sent": sent, "missed": missed });
+        context.printer.json(&answer)?;
+    }
     if missed.is_empty() {
         context.printer.last(&format!("{what} is revoked on {} of {0} hosts.", hosts.len()))?;
         return Ok(ExitCode::Ok);

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 
+use age::secrecy::ExposeSecret as _;
 use deployd_api::secret::{SecretName, SecretValue, VALUE_MAX};
 use zeroize::Zeroizing;
 
 use crate::cli::Given;
 use crate::commands::Context;
 use crate::error::CtlError;
+use crate::pki::passphrase;
 
 type Values = BTreeMap<SecretName, SecretValue>;
 /// A file of secrets is no larger than this.
@@ -46,7 +48,7 @@ pub(super) async fn given(context: &Context<'_>, arguments: &[Given]) -> Result<
     for (name, source) in parsed {
         let value = match source {
             Source::Argument(text) => SecretValue::new(text.as_bytes().to_vec()),
-            Source::Prompt => prompt(&name).await?,
+            Source::Prompt => prompt(&name)?,
             Source::Stdin => one_line(read_stdin().await?),
             Source::File(path) => one_line(read_file(path)?),
         };
@@ -96,18 +98,18 @@ fn parse(argument: &str) -> Result<(SecretName, Source<'_>), CtlError> {
     Ok((name, source))
 }
 
-async fn prompt(name: &SecretName) -> Result<SecretValue, CtlError> {
+fn prompt(name: &SecretName) -> Result<SecretValue, CtlError> {
     if !std::io::stdin().is_terminal() {
         let hint = format!("send it: … | deployd-ctl secrets set {name}=-");
         return Err(usage(format!("there is no terminal to ask for {name}"), &hint));
     }
-    let question = format!("{name} (not shown): ");
-    let asked = tokio::task::spawn_blocking(move || rpassword::prompt_password(question)).await;
-    let typed = asked.map_err(|e| CtlError::Runtime(e.into()))?.map_err(CtlError::Runtime)?;
+    let asked = passphrase::hidden(&format!("{name} (not shown): ")).map_err(CtlError::Runtime)?;
+    let typed = asked.ok_or_else(passphrase::stopped)?;
+    let typed = typed.expose_secret();
     if typed.is_empty() {
         return Err(usage(format!("nothing was typed for {name}"), "an empty value is set with NAME="));
     }
-    Ok(SecretValue::new(typed.into_bytes()))
+    Ok(SecretValue::new(typed.as_bytes().to_vec()))
 }
 
 async fn read_stdin() -> Result<Zeroizing<Vec<u8>>, CtlError> {

@@ -20,10 +20,12 @@ struct OfHost<'a> {
 }
 
 pub(super) async fn list(context: &Context<'_>, app: &AppName) -> Result<ExitCode, CtlError> {
-    let (known, offline) = look(context, app, &hosts_of(context, app)?).await?;
+    let (known, offline) = look(context, app, &hosts_of(context, app).await?).await?;
     if context.printer.is_json() {
         let set = |rows: &'_ [SecretRow]| -> Vec<SecretRow> {
-            rows.iter().filter(|r| !r.removed).cloned().collect()
+            let set = rows.iter().filter(|r| !r.removed).cloned();
+            // That is what `export` is for.
+            set.map(|row| SecretRow { recovery: None, ..row }).collect()
         };
         let owned: Vec<(String, Vec<SecretRow>)> =
             known.iter().map(|(h, r)| (h.name.clone(), set(r))).collect();
@@ -55,7 +57,7 @@ pub(super) fn highest(known: &Rows, name: &SecretName) -> u32 {
 }
 
 /// Names that are set on any host.
-fn names(known: &Rows) -> BTreeSet<SecretName> {
+pub(super) fn names(known: &Rows) -> BTreeSet<SecretName> {
     known.iter().flat_map(|(_, rows)| rows).filter(|r| !r.removed).map(|r| r.name.clone()).collect()
 }
 

@@ -11,7 +11,7 @@ use crate::ids::{CheckName, ListenerName, ProcessName};
 use crate::spec::check::{FAILURES_MAX, INTERVAL_MIN, is_header_value, is_method, is_path, is_token};
 use crate::spec::{Check, CheckKind, Gate, Millis};
 
-const CHECK: Keys = Keys {
+pub(super) const CHECK: Keys = Keys {
     known: &[
         "kind", "gate", "interval", "timeout", "grace", "failures", "listener", "process", "path", "method",
         "headers", "host", "expect", "command",

@@ -9,7 +9,7 @@ use crate::ids::{ListenerName, ProcessName};
 use crate::spec::check::{UNIX_PATH_MAX, is_unix_path};
 use crate::spec::{Address, Handoff, Listener};
 
-const LISTEN: Keys = Keys { known: &["address", "handoff", "process"], later: &[] };
+pub(super) const LISTEN: Keys = Keys { known: &["address", "handoff", "process"], later: &[] };
 
 /// Every listener that could be read.
 pub(super) fn read(

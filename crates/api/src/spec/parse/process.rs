@@ -9,7 +9,7 @@ use crate::spec::check::{
 };
 use crate::spec::{Millis, Process, split_words};
 
-const PROCESS: Keys = Keys {
+pub(super) const PROCESS: Keys = Keys {
     known: &[
         "exec",
         "instances",

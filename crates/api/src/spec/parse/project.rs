@@ -8,9 +8,10 @@ use crate::fleet::OnFailure;
 use crate::secret::SecretName;
 use crate::spec::{Build, Migration, Millis, Secrets, Selector, Share};
 
-const BUILD: Keys = Keys { known: &["command", "artifact"], later: &[] };
-const MIGRATE: Keys = Keys { known: &["command", "timeout"], later: &["list", "down", "auto_down"] };
-const SECRETS: Keys = Keys { known: &["required", "files"], later: &[] };
+pub(super) const BUILD: Keys = Keys { known: &["command", "artifact"], later: &[] };
+pub(super) const MIGRATE: Keys =
+    Keys { known: &["command", "timeout"], later: &["list", "down", "auto_down"] };
+pub(super) const SECRETS: Keys = Keys { known: &["required", "files"], later: &[] };
 /// How long a migration may take, unless the spec says otherwise.
 const MIGRATE_TIMEOUT: Millis = Millis::from_secs(15 * 60);
 
