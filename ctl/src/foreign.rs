@@ -106,7 +106,7 @@ mod tests {
         let all = |_: &str| true;
         for (typed, want) in [
             ("deploy", "deployd-ctl push"),
-            ("ssh console -a shop", "deployd-ctl console"),
+            ("ssh console -a shop", "deployd-ctl exec"),
             ("secrets ls", "deployd-ctl secrets list"),
             ("config:set A=b", "deployd-ctl secrets set"),
             ("production deploy", "deployd-ctl push -c production.toml"),
@@ -127,7 +127,7 @@ mod tests {
         let planned = translate("ssh console", |_| false).unwrap();
         assert_eq!(
             planned,
-            "\"ssh console\" is console here, which is not built yet in this version; see deployd-ctl help all"
+            "\"ssh console\" is exec here, which is not built yet in this version; see deployd-ctl help all"
         );
     }
 

@@ -16,7 +16,7 @@ echo "arch=$(dpkg --print-architecture 2>/dev/null)"
 echo "deployd=$(dpkg-query -W -f '${db:Status-Status} ${Version}' deployd 2>/dev/null | sed -n 's/^installed //p')"
 echo "uid=$(id -u)"
 echo "sudo=$([ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null && echo yes)"
-echo "machine_id=$(cat /etc/machine-id 2>/dev/null)"
+echo "machine_id=$(cat /etc/machine-id /proc/sys/kernel/random/boot_id 2>/dev/null | tr '\n' /)$(uname -n)"
 echo "now=$(date +%s)"
 "#;
 
@@ -83,7 +83,7 @@ impl System {
         }
     }
 
-    /// By `/etc/machine-id`, where both have one.
+    /// By machine id, boot and name: copies of one image may share the first, containers of one kernel the second.
     pub(crate) fn is_same_machine(&self, other: &Self) -> bool {
         !self.machine_id.is_empty() && self.machine_id == other.machine_id
     }

@@ -5,8 +5,8 @@ pub(super) const VERBS: &[(&str, &str)] = &[
     // fly
     ("deploy", "push"),
     ("launch", "init"),
-    ("ssh console", "console"),
-    ("ssh", "console"),
+    ("ssh console", "exec"),
+    ("ssh", "exec"),
     ("ssh sftp", "exec"),
     ("machine list", "status"),
     ("machines list", "status"),

@@ -198,8 +198,7 @@ impl Adding<'_> {
                     let (name, other) = (reached.host.name.to_string(), &other.host.name);
                     let what =
                         format!("{name} is not added: it is the machine that is called {other} already");
-                    let next = "write each machine once. Two that are copies of one image: on one, rm /etc/machine-id, \
-                                systemd-machine-id-setup, reboot; then run it again";
+                    let next = "write each machine once, with its own ssh target; then run it again";
                     failed.push((name.clone(), answer(refused(what, next).about(name))));
                 }
             }
