@@ -215,7 +215,7 @@ pub(crate) struct Completions {
 /// What both push and plan take.
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
-    /// The files of the release, a folder or a tar file [default: artifact of [build], or .]
+    /// The files of the release, a folder or a tar file [default: artifact of `[build]`, or .]
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Instead of the strategy of the spec

@@ -3,8 +3,8 @@
 //! | module | does |
 //! |---|---|
 //! | [`address`] | `10.0.0.11`, `web1.example.net:7443`, `[::1]:7443` |
-//! | [`find`] | which file it is |
-//! | [`parse`] | from text to a [`Fleet`], every error with its line |
+//! | [`mod@find`] | which file it is |
+//! | [`mod@parse`] | from text to a [`Fleet`], every error with its line |
 //! | [`select`] | from selectors to hosts |
 //! | [`edit`] | hosts in and out of the file, comments kept |
 

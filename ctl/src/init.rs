@@ -6,7 +6,7 @@
 //! | [`mix`], [`node`], [`python`], [`rails`], [`rust`] | one kind of project each |
 //! | [`others`] | what was written for other tools: `Procfile`, `Dockerfile`; [`fly`]: `fly.toml` |
 //! | [`health`] | a path that says whether the app is well |
-//! | [`draft`] | the file as text |
+//! | [`mod@draft`] | the file as text |
 //! | [`names`] | names that are valid here |
 //!
 //! It guesses, so it says what it took from where, and writes little. Nothing of the project is run.
