@@ -16,6 +16,14 @@ use crate::rollout::outcome::listed;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Remove) -> Result<ExitCode, CtlError> {
     let app = project::need_app(context.global)?;
+    if !args.yes && !io::stdin().is_terminal() {
+        return Err(CtlError::Usage {
+            message: format!(
+                "remove takes {app} and its files off its hosts, and there is no terminal to ask"
+            ),
+            hint: "add --yes".to_owned(),
+        });
+    }
     let crew = together::crew(context, &app).await?;
     if !args.yes {
         confirm(context, &app, &crew).await?;
@@ -27,12 +35,6 @@ pub(crate) async fn run(context: &Context<'_>, args: &Remove) -> Result<ExitCode
 async fn confirm(context: &Context<'_>, app: &AppName, crew: &Crew) -> Result<(), CtlError> {
     let names: Vec<&str> = crew.met.iter().map(|met| met.host.name.as_str()).collect();
     let hosts = listed(&names);
-    if !io::stdin().is_terminal() {
-        return Err(CtlError::Usage {
-            message: format!("remove takes {app} off {hosts}, and there is no terminal to ask"),
-            hint: "add --yes".to_owned(),
-        });
-    }
     context.printer.ask(&format!("{app} will be taken off {hosts}. Type its name: "));
     let read = || -> io::Result<String> {
         let mut line = String::new();

@@ -401,7 +401,7 @@ async fn wrong_command_lines_say_what_is_right() {
         (vec!["--local", "logs", "--instance", "web9/web@1"], 2, "there is no host web9 to read logs from"),
         (vec!["ssh", "console"], 2, "unknown command \"ssh console\"; here it is: deployd-ctl exec"),
         (vec!["statsu"], 2, "status"),
-        (vec!["--local", "push", "nowhere"], 2, "error artifact_invalid: cannot read the artifact"),
+        (vec!["--local", "push", "nowhere"], 2, "error artifact_invalid: there is no nowhere"),
         (vec!["--local", "push", "--strategy", "canary"], 2, "`canary` is not built yet in this version"),
         (vec!["--local", "push", "-a", "other"], 2, "-a says other, and deployd.toml is the spec of shop"),
         (vec!["--local", "remove"], 2, "add --yes"),
