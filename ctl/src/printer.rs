@@ -1,6 +1,6 @@
 //! The only place that writes: data to stdout, talk to stderr, `-q`, `-o json`, colour.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use deployd_api::exit::ExitCode;
 use serde::Serialize;
@@ -106,11 +106,24 @@ impl Printer {
         }
     }
 
-    /// A question that waits for an answer: also with `-q`.
-    #[expect(clippy::unused_self, reason = "whoever prints has a printer")]
-    pub(crate) fn ask(&self, text: &str) {
+    /// Asks, also with `-q`, and waits for a line. Only where [`Self::can_ask`].
+    pub(crate) async fn ask(&self, question: &str) -> Result<String, CtlError> {
         let mut stderr = io::stderr();
-        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+        stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(CtlError::Output)?;
+        let read = || -> io::Result<String> {
+            let mut line = String::new();
+            io::stdin().lock().read_line(&mut line)?;
+            Ok(line.trim().to_owned())
+        };
+        // Beside: Ctrl-C works meanwhile.
+        let line = tokio::task::spawn_blocking(read).await;
+        line.map_err(|e| CtlError::Runtime(e.into()))?.map_err(CtlError::Runtime)
+    }
+
+    /// Whether there is somebody to ask.
+    #[expect(clippy::unused_self, reason = "whoever prints has a printer")]
+    pub(crate) fn can_ask(&self) -> bool {
+        io::stdin().is_terminal()
     }
 
     /// The lines of a failure, also with `-q`, and the exit code.

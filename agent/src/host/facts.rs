@@ -26,13 +26,26 @@ fn failed<E: Into<io::Error>>(fact: &'static str) -> impl FnOnce(E) -> FactError
 
 /// Bytes of memory that new processes could use without swapping.
 pub fn memory_available() -> Result<u64, FactError> {
-    let unreadable = |e| failed("available memory")(io::Error::other(e));
-    let mut system = sysinfo::System::new().map_err(unreadable)?;
+    ram("available memory", sysinfo::System::available_memory)
+}
+
+/// Bytes of memory that there are.
+pub fn memory_total() -> Result<u64, FactError> {
+    ram("all memory", sysinfo::System::total_memory)
+}
+
+fn ram(fact: &'static str, of: fn(&sysinfo::System) -> u64) -> Result<u64, FactError> {
+    let mut system = sysinfo::System::new().map_err(|e| failed(fact)(io::Error::other(e)))?;
     system.refresh_memory_specifics(sysinfo::MemoryRefreshKind::nothing().with_ram());
-    match system.available_memory() {
-        0 => Err(failed("available memory")(io::Error::from(io::ErrorKind::InvalidData))),
+    match of(&system) {
+        0 => Err(failed(fact)(io::Error::from(io::ErrorKind::InvalidData))),
         bytes => Ok(bytes),
     }
+}
+
+/// How many processors the agent may use; 1 when nobody says.
+pub fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
 }
 
 /// A process that listens on a port.

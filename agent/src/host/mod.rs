@@ -11,7 +11,6 @@
 //! | [`lender`] | borrowing listeners from PID 1, lending them to relays |
 //! | [`listener`] | steering, queue and state of one borrowed listener |
 //! | [`platform`] | distribution, glibc, interpreters, shared libraries |
-//! | [`machine`] | operating system, libc, processors, memory |
 //! | [`probe`] | HTTP and TCP checks of one release on the public port |
 //! | [`processes`] | units, cgroups and sockets of processes |
 //! | [`systemd`] | PID 1 over D-Bus |
@@ -27,7 +26,6 @@ pub mod fdstore;
 pub mod journal;
 pub mod lender;
 pub mod listener;
-pub mod machine;
 pub mod platform;
 pub mod probe;
 pub mod processes;

@@ -1,18 +1,15 @@
-//! Routes of apps: push, plan, rollback, start, stop, restart, remove, status, releases, doctor.
+//! Routes of apps that look, and what a document that arrives must hold: plan, status, releases, doctor. What
+//! changes an app is in `changes`.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
-use deployd_api::deployment::{
-    Deployment, OperateRequest, PlanAnswer, PlanRequest, PushRequest, RollbackRequest,
-};
+use deployd_api::deployment::{PlanAnswer, PlanRequest};
 use deployd_api::error::{ErrorBody, ErrorCode};
-use deployd_api::ids::{AppName, DeploymentId, Label, ProcessName};
-use deployd_api::release::{Origin, ReleaseDocument, ReleaseRow};
+use deployd_api::ids::{AppName, Label, ProcessName};
+use deployd_api::release::ReleaseRow;
 use deployd_api::spec::Spec;
 use deployd_api::status::{AppStatus, DoctorReport};
-use deployd_core::plan::{Push, Request};
 use futures_util::future::join_all;
 use tracing::info;
 
@@ -20,17 +17,7 @@ use super::Api;
 use super::answer::{Answer, Refused, body, id};
 use super::audit::AUDIT;
 use super::caller::Caller;
-use super::leases::claimed;
 use crate::observe;
-use crate::supervisor::Call;
-
-type Accepted = Result<(StatusCode, Json<Deployment>), Refused>;
-
-/// 202 while it runs, 200 when there was nothing to do.
-fn accepted(deployment: Deployment) -> (StatusCode, Json<Deployment>) {
-    let status = if deployment.verdict.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    (status, Json(deployment))
-}
 
 /// A right is that to the app of the path: what is sent must be of the same.
 pub(super) fn same_app(path: &AppName, sent: &AppName) -> Result<(), Refused> {
@@ -52,7 +39,7 @@ pub(super) fn checked(spec: &Spec) -> Result<(), Refused> {
 }
 
 /// What of a spec is to run here: processes that it has.
-fn placed(spec: &Spec, processes: Option<&Vec<ProcessName>>) -> Result<(), Refused> {
+pub(super) fn placed(spec: &Spec, processes: Option<&Vec<ProcessName>>) -> Result<(), Refused> {
     let Some(processes) = processes else { return Ok(()) };
     let unknown = processes.iter().find(|name| !spec.processes.contains_key(*name));
     let message = match unknown {
@@ -61,38 +48,6 @@ fn placed(spec: &Spec, processes: Option<&Vec<ProcessName>>) -> Result<(), Refus
         None => return Ok(()),
     };
     Err(ErrorBody::new(ErrorCode::BadRequest, message, "name processes of the spec, at least one").into())
-}
-
-pub(super) async fn push(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-    bytes: Bytes,
-) -> Accepted {
-    let (app, mut request): (AppName, PushRequest) = (id(&app)?, body(&bytes)?);
-    request.origin = caller.origin(request.origin);
-    same_app(&app, &request.spec.app)?;
-    checked(&request.spec)?;
-    placed(&request.spec, request.processes.as_ref())?;
-    let secrets = request.secrets;
-    let document = ReleaseDocument { secrets, ..ReleaseDocument::new(request.artifact, request.spec) };
-    let push = Push {
-        label: request.label,
-        strategy: request.strategy,
-        migrate: request.migrate,
-        needs: request.needs,
-        origin: request.origin.clone(),
-        ..Push::new(document, request.processes.as_deref())
-    };
-    let call = Call { expect: request.expect, ..called(request.id, request.origin, &headers)? };
-    // From here on its plan looks at the disk, and counts what it needs itself; however it ends.
-    api.reserved.release(&app, request.artifact);
-    Ok(accepted(api.supervisor.submit(&app, call, Request::Push(Box::new(push))).await?))
-}
-
-fn called(id: DeploymentId, origin: Origin, headers: &HeaderMap) -> Result<Call, Refused> {
-    Ok(Call { lease: claimed(headers)?, ..Call::new(id, origin) })
 }
 
 pub(super) async fn plan(
@@ -105,71 +60,6 @@ pub(super) async fn plan(
     checked(&request.spec)?;
     placed(&request.spec, request.processes.as_ref())?;
     Ok(Json(observe::plan::answer(&api.supervisor, request).await?))
-}
-
-pub(super) async fn rollback(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-    bytes: Bytes,
-) -> Accepted {
-    let (app, request): (AppName, RollbackRequest) = (id(&app)?, body(&bytes)?);
-    let call = called(request.id, caller.origin(request.origin), &headers)?;
-    Ok(accepted(api.supervisor.submit(&app, call, Request::Rollback { to: request.to }).await?))
-}
-
-async fn operate(
-    api: Api,
-    caller: Caller,
-    app: String,
-    headers: &HeaderMap,
-    bytes: Bytes,
-    what: Request,
-) -> Accepted {
-    let (app, request): (AppName, OperateRequest) = (id(&app)?, body(&bytes)?);
-    let call = called(request.id, caller.origin(request.origin), headers)?;
-    Ok(accepted(api.supervisor.submit(&app, call, what).await?))
-}
-
-pub(super) async fn start(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-    bytes: Bytes,
-) -> Accepted {
-    operate(api, caller, app, &headers, bytes, Request::Start).await
-}
-
-pub(super) async fn stop(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-    bytes: Bytes,
-) -> Accepted {
-    operate(api, caller, app, &headers, bytes, Request::Stop).await
-}
-
-pub(super) async fn restart(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-    bytes: Bytes,
-) -> Accepted {
-    operate(api, caller, app, &headers, bytes, Request::Restart).await
-}
-
-pub(super) async fn remove(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-    bytes: Bytes,
-) -> Accepted {
-    operate(api, caller, app, &headers, bytes, Request::Remove).await
 }
 
 pub(super) async fn list(State(api): State<Api>) -> Answer<Vec<AppStatus>> {

@@ -1,5 +1,7 @@
 //! Routes of the host itself: what it is and has, and the API's own description.
 
+use std::path::Path;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +13,7 @@ use super::answer::Answer;
 use super::caller::Caller;
 use crate::driver::clock;
 use crate::effects::{on_disk, step_failed};
-use crate::host::{facts, machine};
+use crate::host::{facts, platform};
 use crate::store::disk;
 
 /// Made by `cargo xtask docs` from the table of routes and the types.
@@ -26,8 +28,9 @@ pub(super) async fn info(State(api): State<Api>, Extension(caller): Extension<Ca
     let systemd = host.systemd.version().await.map_err(|e| step_failed(&e))?;
     let apps_dir = host.settings.apps_dir.clone();
     let look = move || {
-        let disk = disk::observe(std::path::Path::new(&apps_dir));
-        (disk, facts::memory_available(), machine::memory_total(), machine::os(), machine::glibc())
+        let disk = disk::observe(Path::new(&apps_dir));
+        let glibc = platform::glibc_version();
+        (disk, facts::memory_available(), facts::memory_total(), platform::os_name(Path::new("/")), glibc)
     };
     let (disk, available, total, os, glibc) = on_disk(look).await?;
     let disk = disk.map_err(|e| step_failed(&e))?;
@@ -38,7 +41,7 @@ pub(super) async fn info(State(api): State<Api>, Extension(caller): Extension<Ca
         os,
         arch: std::env::consts::ARCH.to_owned(),
         glibc,
-        cpus: machine::cpus(),
+        cpus: facts::cpus(),
         memory_total: total.map_err(|e| step_failed(&e))?,
         memory_available: available.map_err(|e| step_failed(&e))?,
         disk_free: disk.free_bytes,

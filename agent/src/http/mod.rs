@@ -21,6 +21,7 @@ mod apps;
 mod audit;
 mod bodies;
 pub mod caller;
+mod changes;
 mod commands;
 mod deployments;
 mod host;

@@ -10,8 +10,8 @@ use deployd_api::route::Method::{self, Delete, Get, Post, Put};
 use deployd_api::route::{LARGE_MAX, ROUTES, Route};
 
 use super::{
-    Api, access, answer, apps, audit, bodies, commands, deployments, host, leases, logs, rollouts, secrets,
-    tls, uploads,
+    Api, access, answer, apps, audit, bodies, changes, commands, deployments, host, leases, logs, rollouts,
+    secrets, tls, uploads,
 };
 
 /// Makes what answers a method of a path.
@@ -25,18 +25,18 @@ const HANDLERS: &[(Method, &str, Make)] = &[
     (Get, "/v1/doctor", |m| on(m, apps::doctor)),
     (Get, "/v1/apps", |m| on(m, apps::list)),
     (Get, "/v1/apps/{app}", |m| on(m, apps::status)),
-    (Delete, "/v1/apps/{app}", |m| on(m, apps::remove)),
+    (Delete, "/v1/apps/{app}", |m| on(m, changes::remove)),
     (Post, "/v1/apps/{app}/uploads", |m| on(m, uploads::begin)),
     (Put, "/v1/apps/{app}/uploads/{artifact}", |m| on(m, uploads::receive)),
     (Post, "/v1/apps/{app}/plan", |m| on(m, apps::plan)),
-    (Post, "/v1/apps/{app}/deployments", |m| on(m, apps::push)),
+    (Post, "/v1/apps/{app}/deployments", |m| on(m, changes::push)),
     (Get, "/v1/apps/{app}/deployments/{id}", |m| on(m, deployments::get)),
     (Get, "/v1/apps/{app}/deployments/{id}/events", |m| on(m, deployments::events)),
     (Post, "/v1/apps/{app}/deployments/{id}/abort", |m| on(m, deployments::abort)),
-    (Post, "/v1/apps/{app}/rollback", |m| on(m, apps::rollback)),
-    (Post, "/v1/apps/{app}/start", |m| on(m, apps::start)),
-    (Post, "/v1/apps/{app}/stop", |m| on(m, apps::stop)),
-    (Post, "/v1/apps/{app}/restart", |m| on(m, apps::restart)),
+    (Post, "/v1/apps/{app}/rollback", |m| on(m, changes::rollback)),
+    (Post, "/v1/apps/{app}/start", |m| on(m, changes::start)),
+    (Post, "/v1/apps/{app}/stop", |m| on(m, changes::stop)),
+    (Post, "/v1/apps/{app}/restart", |m| on(m, changes::restart)),
     (Get, "/v1/apps/{app}/lease", |m| on(m, leases::show)),
     (Post, "/v1/apps/{app}/lease", |m| on(m, leases::take)),
     (Delete, "/v1/apps/{app}/lease", |m| on(m, leases::give_up)),

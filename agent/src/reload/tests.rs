@@ -1,3 +1,5 @@
+//! What a change of the config or of the certificates does while the agent runs, and what a bad file does not.
+
 use super::*;
 use crate::store::atomic;
 use crate::tls::pki::Fleet;

@@ -1,6 +1,5 @@
 //! `push [DIR]`: ask what it would do on every host, send what is missing, switch wave by wave.
 
-use std::io::{self, BufRead, IsTerminal};
 use std::rc::Rc;
 
 use deployd_api::deployment::{Deployment, Kind, PushRequest, UploadRequest, Verdict};
@@ -83,21 +82,14 @@ async fn confirm(context: &Context<'_>, target: &Target) -> Result<(), CtlError>
     let app = &target.project.spec.app;
     let names: Vec<&str> = target.placed.iter().map(|(host, _)| host.name.as_str()).collect();
     let question = format!("{app} is new: it will run on {}.", listed(&names));
-    if !io::stdin().is_terminal() {
+    if !context.printer.can_ask() {
         return Err(CtlError::Usage {
             message: format!("{question} There is no terminal to ask whether that is right"),
             hint: "deployd-ctl push --yes".to_owned(),
         });
     }
-    context.printer.ask(&format!("{question} Push? [y/N] "));
-    let read = || -> io::Result<String> {
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line)?;
-        Ok(line)
-    };
-    let line = tokio::task::spawn_blocking(read).await;
-    let line = line.map_err(|e| CtlError::Runtime(e.into()))?.map_err(CtlError::Runtime)?;
-    if ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str()) {
+    let line = context.printer.ask(&format!("{question} Push? [y/N] ")).await?;
+    if ["y", "yes"].contains(&line.to_ascii_lowercase().as_str()) {
         return Ok(());
     }
     Err(CtlError::Usage {

@@ -1,7 +1,5 @@
 //! `remove`: take the app off its hosts. Asks first.
 
-use std::io::{self, BufRead, IsTerminal};
-
 use deployd_api::exit::ExitCode;
 use deployd_api::ids::AppName;
 
@@ -16,7 +14,7 @@ use crate::rollout::outcome::listed;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Remove) -> Result<ExitCode, CtlError> {
     let app = project::need_app(context.global)?;
-    if !args.yes && !io::stdin().is_terminal() {
+    if !args.yes && !context.printer.can_ask() {
         return Err(CtlError::Usage {
             message: format!(
                 "remove takes {app} and its files off its hosts, and there is no terminal to ask"
@@ -35,15 +33,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &Remove) -> Result<ExitCode
 async fn confirm(context: &Context<'_>, app: &AppName, crew: &Crew) -> Result<(), CtlError> {
     let names: Vec<&str> = crew.met.iter().map(|met| met.host.name.as_str()).collect();
     let hosts = listed(&names);
-    context.printer.ask(&format!("{app} will be taken off {hosts}. Type its name: "));
-    let read = || -> io::Result<String> {
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line)?;
-        Ok(line)
-    };
-    let line = tokio::task::spawn_blocking(read).await;
-    let line = line.map_err(|e| CtlError::Runtime(e.into()))?.map_err(CtlError::Runtime)?;
-    if line.trim() == app.as_str() {
+    let line = context.printer.ask(&format!("{app} will be taken off {hosts}. Type its name: ")).await?;
+    if line == app.as_str() {
         return Ok(());
     }
     let message = "that is not its name; nothing was touched".to_owned();

@@ -1,7 +1,6 @@
 //! `hosts remove`: out of the file, and its certificate revoked. What runs there goes on.
 
 use std::fs;
-use std::io::{self, BufRead, IsTerminal};
 
 use deployd_api::exit::ExitCode;
 
@@ -97,21 +96,15 @@ fn revoke_host(context: &Context<'_>, name: &str) -> Result<bool, CtlError> {
 
 /// The host's name must be typed.
 async fn confirm(context: &Context<'_>, name: &str) -> Result<(), CtlError> {
-    if !io::stdin().is_terminal() {
+    if !context.printer.can_ask() {
         return Err(CtlError::Usage {
             message: format!("{name} would be taken out of the fleet, and there is no terminal to ask"),
             hint: "add --yes".to_owned(),
         });
     }
-    context.printer.ask(&format!("{name} will be taken out of the fleet. Type its name: "));
-    let read = || -> io::Result<String> {
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line)?;
-        Ok(line)
-    };
-    let line = tokio::task::spawn_blocking(read).await;
-    let line = line.map_err(|e| CtlError::Runtime(e.into()))?.map_err(CtlError::Runtime)?;
-    if line.trim() == name {
+    let line =
+        context.printer.ask(&format!("{name} will be taken out of the fleet. Type its name: ")).await?;
+    if line == name {
         return Ok(());
     }
     let message = "that is not its name; nothing was touched".to_owned();
