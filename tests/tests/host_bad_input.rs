@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use deployd_tests::effort::Effort;
-use deployd_tests::fleet::{Fleet, PROJECT, Project, Shell};
+use deployd_tests::fleet::{Fleet, HOME, PROJECT, Project, Shell};
 use deployd_tests::pki::{Authority, Usage};
 use deployd_tests::site::{Called, fixture};
 
@@ -166,7 +166,7 @@ impl Trial {
             self.fleet.become_identity(&pem)?;
             self.push_is_wrong(codes, words)?;
         }
-        self.fleet.ops.host.ok("rm /root/.config/deployd/identity.pem")?;
+        self.fleet.ops.host.ok(&format!("rm {HOME}/.config/deployd/identity.pem"))?;
         self.push_is_wrong(&[2, 8], &["deployd-ctl pki"])?;
         self.fleet.become_identity(&of(admin())?)?;
         self.fresh()

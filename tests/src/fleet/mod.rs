@@ -39,15 +39,13 @@ use crate::wait;
 
 /// What protects the CA key of test fleets.
 pub const PASSPHRASE: &str = "correct horse battery staple";
+/// The home of root, in every host that the rig boots.
+pub const HOME: &str = "/root";
 /// Where the operator's package lies; it brings the agent's along.
 pub const DOWNLOADS: &str = "/root/downloads";
 /// The port of agents.
 pub const API_PORT: u16 = 7443;
 const SSHD: Duration = Duration::from_secs(30);
-/// The operator's ssh key, made in the machine itself.
-const MAKE_KEY: &str =
-    "mkdir -p -m 700 /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519";
-
 /// Hosts, and the machine that operates them.
 #[derive(Debug)]
 pub struct Fleet {
@@ -128,8 +126,9 @@ impl Fleet {
 
     /// Makes this the operator's identity.
     pub fn become_identity(&self, pem: &str) -> Result<()> {
-        self.ops.host.write_file("/root/.config/deployd/identity.pem", pem, 0o600)?;
-        self.ops.host.ok("chmod 700 /root/.config/deployd").map(drop)
+        let own = format!("{HOME}/.config/deployd");
+        self.ops.host.write_file(&format!("{own}/identity.pem"), pem, 0o600)?;
+        self.ops.host.ok(&format!("chmod 700 {own}")).map(drop)
     }
 
     /// `fleet.toml` in the operator's project.
@@ -207,18 +206,21 @@ impl Fleet {
     /// The operator may enter every host as root, and knows its key, as after a first visit.
     fn let_in(&self) -> Result<()> {
         let ops = &self.ops.host;
-        ops.ok(MAKE_KEY)?;
-        let key = ops.read_file("/root/.ssh/id_ed25519.pub")?;
+        let ssh = format!("{HOME}/.ssh");
+        let make = format!("mkdir -p -m 700 {ssh}");
+        // The operator's key is made in the machine itself.
+        ops.ok(&format!("{make} && ssh-keygen -q -t ed25519 -N '' -f {ssh}/id_ed25519"))?;
+        let key = ops.read_file(&format!("{ssh}/id_ed25519.pub"))?;
         let mut known = String::new();
         for host in &self.hosts {
-            host.ok("mkdir -p -m 700 /root/.ssh")?;
-            host.write_file("/root/.ssh/authorized_keys", &key, 0o600)?;
+            host.ok(&make)?;
+            host.write_file(&format!("{ssh}/authorized_keys"), &key, 0o600)?;
             let own = host.read_file("/etc/ssh/ssh_host_ed25519_key.pub")?;
             let mut words = own.split_whitespace();
             let (kind, own) = (words.next().context("no key")?, words.next().context("no key")?);
             known += &format!("{},{} {kind} {own}\n", host.name(), host.address().v4);
         }
-        ops.write_file("/root/.ssh/known_hosts", known, 0o600)?;
+        ops.write_file(&format!("{ssh}/known_hosts"), known, 0o600)?;
         for host in &self.hosts {
             wait::until(SSHD, &format!("sshd of {}", host.name()), || {
                 let tried = ops.exec(&format!("ssh -o BatchMode=yes root@{} true", host.name()));
